@@ -1,0 +1,157 @@
+"""Tree attention: every node of a packed row attends to its path, through transformers' attention-interface registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from spatial_lightning.tree import TreeBatch
+
+TREE_ATTENTION = "token_tree"
+_CALL_COST = 40_000
+"""What one more attention call costs, in query-key pairs: below this, padding two groups together is cheaper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A node with its line of first children: one run of queries that attends to its ancestors and, causally, to itself."""
+
+    queries: Int[Tensor, " queries"]
+    keys: Int[Tensor, " keys"]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Chains of similar shape, padded together into one attention call."""
+
+    queries: Int[Tensor, "chains queries"]
+    keys: Int[Tensor, "chains keys"]
+    mask: Bool[Tensor, "chains 1 queries keys"]
+
+    @property
+    def area(self) -> int:
+        """Query-key pairs that the call computes, padding included."""
+        return self.mask.numel()
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """How a packed row attends: gather keys and values along each path, attend group by group, put the outputs back.
+
+    Attributes:
+        inverse: for each token of the row, its place in the concatenated, flattened outputs of the groups.
+    """
+
+    groups: tuple[Group, ...]
+    inverse: Int[Tensor, " tokens"]
+
+    def to(self, device: torch.device | str) -> AttentionPlan:
+        """The plan with every tensor on ``device``."""
+        groups = tuple(Group(g.queries.to(device), g.keys.to(device), g.mask.to(device)) for g in self.groups)
+        return AttentionPlan(groups, self.inverse.to(device))
+
+
+def plan_attention(batch: TreeBatch) -> AttentionPlan:
+    """Plan the attention of a packed row; the cost is the sum over chains of queries times path, never the row squared."""
+    groups = [_pad(chains) for chains in _group(_chains(batch))]
+    inverse = torch.empty(batch.tokens, dtype=torch.long)
+    offset = 0
+    for queries, padded in groups:
+        places = offset + torch.arange(padded.queries.numel()).view_as(padded.queries)
+        for row, chain in enumerate(queries):
+            inverse[chain.queries] = places[row, : chain.queries.numel()]
+        offset += padded.queries.numel()
+    return AttentionPlan(tuple(padded for _, padded in groups), inverse)
+
+
+def tree_attention(
+    module: nn.Module,
+    query: Float[Tensor, "1 heads tokens dim"],
+    key: Float[Tensor, "1 kv_heads tokens dim"],
+    value: Float[Tensor, "1 kv_heads tokens dim"],
+    attention_mask: Tensor | None,
+    *,
+    tree_plan: AttentionPlan,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: object,
+) -> tuple[Float[Tensor, "1 tokens heads dim"], None]:
+    """Attention of one layer over a packed row of token trees, in the signature of transformers' attention functions."""
+    repeats = query.shape[1] // key.shape[1]
+    rows = [tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value)]
+    outputs = []
+    for group in tree_plan.groups:
+        chains = group.queries.shape[0]
+        q = rows[0][group.queries.flatten()].unflatten(0, (chains, -1)).transpose(1, 2)
+        k, v = (row[group.keys.flatten()].unflatten(0, (chains, -1)).transpose(1, 2) for row in rows[1:])
+        if repeats > 1:
+            k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
+        out = nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=group.mask, dropout_p=dropout, scale=scaling
+        )
+        outputs.append(out.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)[tree_plan.inverse].unsqueeze(0), None
+
+
+AttentionInterface.register(TREE_ATTENTION, tree_attention)
+
+
+def _chains(batch: TreeBatch) -> list[Chain]:
+    first_child: dict[int, int] = {}
+    for node, parent in enumerate(batch.node_parents):
+        if parent >= 0:
+            first_child.setdefault(parent, node)
+    chains = []
+    for node, parent in enumerate(batch.node_parents):
+        if parent >= 0 and first_child[parent] == node:
+            continue
+        line = [node]
+        while line[-1] in first_child:
+            line.append(first_child[line[-1]])
+        queries = torch.cat([_positions(batch, member) for member in line])
+        ancestors = [_positions(batch, member) for member in batch.path(node)[:-1]]
+        chains.append(Chain(queries, torch.cat([*ancestors, queries])))
+    return chains
+
+
+def _positions(batch: TreeBatch, node: int) -> Int[Tensor, " tokens"]:
+    return torch.arange(batch.node_starts[node], batch.node_starts[node + 1])
+
+
+def _group(chains: Sequence[Chain]) -> list[list[Chain]]:
+    """Put chains of similar shape together as long as the padding costs less than another call."""
+    ordered = sorted(chains, key=lambda chain: (-chain.queries.numel(), -chain.keys.numel()))
+    groups: list[list[Chain]] = []
+    longest_keys = 0
+    for chain in ordered:
+        if groups:
+            width = groups[-1][0].queries.numel()
+            keys = max(longest_keys, chain.keys.numel())
+            grown = width * (keys * (len(groups[-1]) + 1) - longest_keys * len(groups[-1]))
+            if grown <= chain.queries.numel() * chain.keys.numel() + _CALL_COST / 4:
+                groups[-1].append(chain)
+                longest_keys = keys
+                continue
+        groups.append([chain])
+        longest_keys = chain.keys.numel()
+    return groups
+
+
+def _pad(chains: list[Chain]) -> tuple[list[Chain], Group]:
+    width = max(chain.queries.numel() for chain in chains)
+    length = max(chain.keys.numel() for chain in chains)
+    queries = torch.zeros(len(chains), width, dtype=torch.long)
+    keys = torch.zeros(len(chains), length, dtype=torch.long)
+    reach = torch.zeros(len(chains), width, dtype=torch.long)
+    for row, chain in enumerate(chains):
+        own, path = chain.queries.numel(), chain.keys.numel()
+        queries[row, :own] = chain.queries
+        keys[row, :path] = chain.keys
+        reach[row, :own] = torch.arange(path - own, path)
+    mask = torch.arange(length) <= reach.unsqueeze(-1)
+    return chains, Group(queries, keys, mask.unsqueeze(1))

@@ -1,0 +1,242 @@
+"""The abstract DataModule: reads records, encodes them in the loader, packs each optimizer step into rows."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import lightning as L
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from spatial_lightning.data.encode import Encoder, SegmentContext, TextAndImages
+from spatial_lightning.data.sampling import StepSampler
+from spatial_lightning.records import BadRows, ImageQuestions, PreferencePair, Question, RecordError, read_records
+from spatial_lightning.tree import TokenTree, TreeBatch, TreeError, pack, split_by_budget
+
+RecordT = TypeVar("RecordT", ImageQuestions, PreferencePair)
+
+log = logging.getLogger(__name__)
+
+
+class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
+    """Packed token trees from record files.
+
+    Args:
+        processor: the backbone's processor.
+        train, val: record files (JSON lines beside their images).
+        batch_size: examples (trees) of one optimizer step over all ranks.
+        token_budget: longest row in tokens, image tokens counted; a step becomes as many rows as it needs.
+        on_overlong: what happens to an example longer than the budget: ``drop`` (counted) or ``error``.
+        max_bad_fraction: share of unusable rows, in [0, 1], above which reading stops.
+        val_examples: how many held-out examples validation goes through; None takes all.
+        num_workers: loader processes.
+        system: system turn; None keeps what the chat template writes.
+        seed: order of the examples.
+    """
+
+    record_type: type[RecordT]
+
+    def __init__(
+        self,
+        processor: TextAndImages,
+        *,
+        train: Path,
+        val: Path,
+        batch_size: int = 8,
+        token_budget: int = 8192,
+        on_overlong: Literal["drop", "error"] = "drop",
+        max_bad_fraction: float = 0.0,
+        val_examples: int | None = None,
+        num_workers: int = 0,
+        system: str | None = None,
+        segment_context: SegmentContext = "single_pass",
+        shuffle_segments: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if on_overlong not in ("drop", "error"):
+            raise ValueError(f"data.on_overlong is {on_overlong!r}; allowed: drop, error")
+        self.encoder = Encoder(processor, system, segment_context, shuffle_segments)
+        self.files = {"train": Path(train), "val": Path(val)}
+        self.batch_size, self.token_budget, self.on_overlong = batch_size, token_budget, on_overlong
+        self.max_bad_fraction, self.val_examples = max_bad_fraction, val_examples
+        self.num_workers, self.seed = num_workers, seed
+        self.records: dict[str, list[RecordT]] = {}
+        self.dropped: Counter[str] = Counter()
+        self.pack_keys = False
+        self._sampler: StepSampler | None = None
+        self._resume: dict[str, int] | None = None
+
+    # ------------------------------------------------------------------ for the leaves
+
+    @abstractmethod
+    def encode(self, record: RecordT, *, epoch: int | None) -> TokenTree:
+        """One record as a token tree; ``epoch`` is None for held-out examples, which never vary."""
+
+    @abstractmethod
+    def questions(self, split: str) -> list[tuple[tuple[Path, ...], Question]]:
+        """Questions of a split with their images, for generation."""
+
+    # ------------------------------------------------------------------ reading
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the record files and check that every image is there and is a picture.
+
+        Raises:
+            FileNotFoundError: a record file does not exist.
+            RecordError: too many unusable rows, or none that is usable.
+        """
+        for split, path in self.files.items():
+            if split not in self.records:
+                bad = BadRows(self.max_bad_fraction)
+                good = list(self._with_images(read_records(path, self.record_type, bad), path, bad))
+                bad.check()
+                if not good:
+                    raise RecordError(f"{path} holds no usable record")
+                for reason, count in bad.reasons.items():
+                    log.warning("%s: left out %d rows: %s", path, count, reason)
+                    self.dropped[reason] += count
+                self.records[split] = good
+
+    def _with_images(self, records: Iterator[RecordT], path: Path, bad: BadRows) -> Iterator[RecordT]:
+        checked: dict[Path, str | None] = {}
+        for record in records:
+            problem = None
+            for image in record.images:
+                if image not in checked:
+                    checked[image] = _image_problem(image)
+                problem = problem or checked[image]
+            if problem is None:
+                yield record
+            else:
+                bad.good -= 1
+                bad.add(f"{path}: record {record.id}", problem, "image missing or unreadable")
+
+    def fingerprint(self) -> str:
+        """Content hash of the corpus and of how it is encoded."""
+        digest = hashlib.blake2b(digest_size=16)
+        for path in self.files.values():
+            digest.update(path.read_bytes())
+        settings = (self.encoder.system, self.encoder.segment_context, self.encoder.shuffle_segments, self.val_examples)
+        digest.update(repr(settings).encode())
+        return digest.hexdigest()
+
+    # ------------------------------------------------------------------ loading
+
+    def train_dataloader(self) -> DataLoader[list[TreeBatch]]:
+        """Steps of packed rows in shuffled order, resumable in the middle of an epoch."""
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        self._sampler = StepSampler(
+            len(self.records["train"]), self.batch_size, seed=self.seed, rank=rank, world_size=world
+        )
+        if self._resume is not None:
+            self._sampler.resume(**self._resume)
+        return self._loader("train", self._sampler)
+
+    def val_dataloader(self) -> DataLoader[list[TreeBatch]]:
+        """Held-out examples in their own order."""
+        return self._loader("val", StepSampler(len(self._held_out()), self.batch_size, shuffle=False))
+
+    def _loader(self, split: str, sampler: StepSampler) -> DataLoader[list[TreeBatch]]:
+        examples = _Examples(self, split, sampler)
+        return DataLoader(
+            examples,
+            batch_sampler=sampler,
+            collate_fn=self.rows,
+            num_workers=self.num_workers,
+            persistent_workers=False,
+            pin_memory=False,
+        )
+
+    def _held_out(self) -> list[RecordT]:
+        return self.records["val"][: self.val_examples]
+
+    def transfer_batch_to_device(self, batch: list[TreeBatch], device: Any, dataloader_idx: int) -> list[TreeBatch]:
+        """Rows on the training device."""
+        return [row.to(device, non_blocking=True) for row in batch]
+
+    def rows(self, trees: Sequence[TokenTree | None]) -> list[TreeBatch]:
+        """Pack the trees of one step into rows under the token budget."""
+        fitting = [tree for tree in trees if tree is not None and self._fits(tree)]
+        return [pack(row, keys=self.pack_keys) for row in split_by_budget(fitting, self.token_budget)]
+
+    def reference_rows(self, limit: int | None = None) -> Iterator[TreeBatch]:
+        """Every example that training or validation can meet, packed with content hashes."""
+        records = [*self.records["train"], *self._held_out()][:limit]
+        trees = (self.tree(record, epoch=0) for record in records)
+        fitting = (tree for tree in trees if tree is not None and self._fits(tree))
+        for row in split_by_budget(fitting, self.token_budget):
+            yield pack(row, keys=True)
+
+    def tree(self, record: RecordT, *, epoch: int | None) -> TokenTree | None:
+        """One record encoded; None, and counted, where it cannot be.
+
+        Raises:
+            RecordError: the record is bad and ``max_bad_fraction`` is used up.
+        """
+        try:
+            return self.encode(record, epoch=epoch)
+        except (RecordError, TreeError) as error:
+            self._drop(f"record {record.id}: {error}", str(type(error).__name__))
+            return None
+
+    def _fits(self, tree: TokenTree) -> bool:
+        if tree.tokens <= self.token_budget:
+            return True
+        problem = f"{tree.id}: {tree.tokens} tokens are more than data.token_budget={self.token_budget}"
+        if self.on_overlong == "error":
+            raise TreeError(f"{problem}; raise the budget or set data.on_overlong=drop")
+        self._drop(problem, "longer than the token budget", limited=False)
+        return False
+
+    def _drop(self, problem: str, reason: str, *, limited: bool = True) -> None:
+        self.dropped[reason] += 1
+        total = sum(len(records) for records in self.records.values())
+        if limited and self.dropped[reason] > self.max_bad_fraction * total:
+            raise RecordError(f"{problem}\nFix it, or raise data.max_bad_fraction (now {self.max_bad_fraction:g}).")
+        log.warning("left out %s", problem)
+
+    # ------------------------------------------------------------------ resuming
+
+    def state_dict(self) -> dict[str, int]:
+        """Where in the order of examples training stands."""
+        assert self.trainer is not None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return {"epoch": self.trainer.current_epoch, "steps": progress.completed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue behind the examples that a saved run has seen."""
+        self._resume = {"epoch": state_dict["epoch"], "steps": state_dict["steps"]}
+
+
+class _Examples(Dataset["TokenTree | None"]):
+    """Records of one split, encoded when asked for."""
+
+    def __init__(self, module: TreeDataModule[Any], split: str, sampler: StepSampler) -> None:
+        self.records = module.records["train"] if split == "train" else module._held_out()
+        self.module, self.split, self.sampler = module, split, sampler
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> TokenTree | None:
+        epoch = self.sampler.epoch if self.split == "train" else None
+        return self.module.tree(self.records[index], epoch=epoch)
+
+
+def _image_problem(path: Path) -> str | None:
+    try:
+        with Image.open(path):
+            return None
+    except FileNotFoundError:
+        return f"image {path} does not exist"
+    except (OSError, ValueError, SyntaxError) as error:
+        return f"image {path} cannot be read: {error}"
+

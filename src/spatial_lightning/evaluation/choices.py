@@ -1,0 +1,183 @@
+"""Which option of a closed question the free text of a model picks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from spatial_lightning.evaluation.text import SMALL_NUMBERS, conclusions, final_answer, plain
+
+_YES = ("yes", "true", "correct", "indeed", "はい", "是")
+_NO = ("no", "false", "incorrect", "not true", "not correct", "いいえ", "否", "不是")
+_SYNONYMS = {
+    "yes": _YES,
+    "true": _YES,
+    "no": _NO,
+    "false": _NO,
+    "left": ("left", "左"),
+    "right": ("right", "右"),
+}
+_OPTION_LABEL = re.compile(r"^\(?[A-Z]\s?[).:]\s?(?=\S)")
+_LETTER = r"(?:(?:option|choice|letter|answer)\s)?\"?"
+_BRACKETED = re.compile(r"\(\s?([A-Za-z])\s?\)|(?<![\w(])([A-Z])\)")
+_LABELLED = re.compile(r"\b(?:option|choice|point|box|label(?:l?ed)?|marked)\s\"?([A-Z])\b", re.IGNORECASE)
+_LEADING = re.compile(rf"{_LETTER}(?:\(\s?([A-Za-z])\s?\)|([A-Z])(?:\"|[).:,]|\n|$)|([a-z])[).]?$)")
+_STATED = re.compile(
+    rf"\s?{_LETTER}\(?([A-Za-z])(?:[)\].:,;\"']|\s?$|\s?\n|\s(?:is|because|since|as|-)\b)", re.IGNORECASE
+)
+_ANSWER = re.compile(r"\b(?:answer|choice|option)(?:\s(?:is|would\sbe|should\sbe)\b\s?:?|\s?:)", re.IGNORECASE)
+_CONCLUSION = re.compile(
+    r"\b(?:therefore|thus|hence|so|overall|(?:in\s)?conclusion|based\son\s(?:this|these|the|my))\b", re.IGNORECASE
+)
+_SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?\n]+|$)")
+# What follows these words is what the answer is set against, not the answer.
+_ASIDE = re.compile(
+    r"\b(?:than|compared\s(?:to|with)|rather|instead|unlike|as\sopposed\sto|while|whereas|not|none|neither|nor)\b",
+    re.IGNORECASE,
+)
+_FALSE_NO = r"(?!\s(?:doubt|one|other|way|problem|longer|matter)\b)"
+
+
+def extract_choice(answer: str, options: Sequence[str]) -> int | None:
+    """Index of the option that ``answer`` picks, or None where that cannot be decided.
+
+    Understood are letters (``(A)``, ``A.``, ``Answer: B``) in the order of ``options``, the options' own words, and the
+    usual synonyms of yes and no. Only what follows ``the final answer is`` counts where that is written. Otherwise the
+    last stated answer wins, then one given at once, then the last conclusion, then the last letter in brackets, then
+    the first sentence that names one option. Repeating the list of options picks none of them.
+    """
+    return _Reader(options).read(final_answer(plain(answer)).strip()) if options else None
+
+
+class _Reader:
+    """The options of one question, ready to be looked for in plain text."""
+
+    def __init__(self, options: Sequence[str]) -> None:
+        self.count = len(options)
+        names = [_bare(option) for option in options]
+        self.numeric = all(name.isdigit() for name in names)
+        self.index: dict[str, int] = {}
+        for index, name in enumerate(names):
+            for synonym in _SYNONYMS.get(name, (name,)) if name else ():
+                self.index.setdefault(synonym, index)
+        spelled = [_spelled(name) for name in sorted(self.index, key=len, reverse=True)]
+        self.names = re.compile("|".join(spelled) or r"(?!)", re.IGNORECASE)
+        self.listing = _listing(names)
+
+    def read(self, text: str) -> int | None:
+        """Index of the option that ``text`` picks; None where that cannot be decided."""
+        if self.numeric:
+            text = re.sub(r"[A-Za-z]+", lambda word: str(SMALL_NUMBERS.get(word[0].lower(), word[0])), text)
+        if (whole := self._whole(text)) is not None:
+            return whole
+        text = self.listing.sub("\n", text).strip()
+        for start, end in conclusions(text, _ANSWER):
+            if (index := self._stated(text[start:end])) is not None:
+                return index
+        if (index := self._leading(text)) is not None:
+            return index
+        for start, end in conclusions(text, _CONCLUSION):
+            if (index := self._first_named(text[start:end])) is not None:
+                return index
+        sentences = _SENTENCE.findall(text)
+        return self._last_bracketed(sentences) if _BRACKETED.search(text) else self._best_sentence(sentences)
+
+    def _letter(self, letter: str | None) -> int | None:
+        index = ord(letter.upper()) - ord("A") if letter and letter.isascii() else -1
+        return index if 0 <= index < self.count else None
+
+    def _whole(self, text: str) -> int | None:
+        bare = _bare(text)
+        if bare in self.index:
+            return self.index[bare]
+        letter = bare.strip(" ().:")
+        return self._letter(letter) if len(letter) == 1 else None
+
+    def _stated(self, text: str) -> int | None:
+        """What the words after ``answer is`` pick: a letter on its own, else the first sentence that names options."""
+        if (match := _STATED.match(text)) and (index := self._letter(match[1])) is not None:
+            return index
+        return self._first_named(text)
+
+    def _leading(self, text: str) -> int | None:
+        if match := _LEADING.match(text):
+            return self._letter(next(filter(None, match.groups()), None))
+        match = self.names.match(text)
+        return self.index[_key(match[0])] if match and _key(match[0]) in (*_YES, *_NO) else None
+
+    def _first_named(self, text: str) -> int | None:
+        for sentence in _SENTENCE.findall(text):
+            if named := self._named(sentence):
+                return named[0] if len(set(named)) == 1 else None
+        return None
+
+    def _last_bracketed(self, sentences: list[str]) -> int | None:
+        for sentence in reversed(sentences):
+            named = self._bracketed(sentence)
+            if named:
+                return named[0] if len(set(named)) == 1 else None
+        return None
+
+    def _best_sentence(self, sentences: list[str]) -> int | None:
+        """The first sentence that names one option; where three or more were all discussed, the last one after that."""
+        single = [named[0] for named in map(self._named, sentences) if len(set(named)) == 1]
+        if self.count > 2 and len(set(single)) == self.count:
+            discussed = max(single.index(index) for index in range(self.count)) + 1
+            return single[-1] if len(single) > discussed else None
+        return single[0] if single else None
+
+    def _bracketed(self, sentence: str) -> list[int]:
+        aside = _ASIDE.search(sentence)
+        end = aside.start() if aside else len(sentence)
+        letters = (self._letter(match[1] or match[2]) for match in _BRACKETED.finditer(sentence, 0, end))
+        return [index for index in letters if index is not None]
+
+    def _named(self, sentence: str) -> list[int]:
+        """Options that ``sentence`` names before any comparison or negation; letters in brackets come alone."""
+        if bracketed := self._bracketed(sentence):
+            return bracketed
+        aside = _ASIDE.search(sentence)
+        end = aside.start() if aside else len(sentence)
+        named = [self.index[_key(match[0])] for match in self.names.finditer(sentence) if match.start() <= end]
+        if not named:
+            letters = (self._letter(match[1]) for match in _LABELLED.finditer(sentence, 0, end))
+            named = [index for index in letters if index is not None]
+        return named
+
+
+def _key(text: str) -> str:
+    return re.sub(r"[\s\"']+", " ", text).strip().lower()
+
+
+def _bare(text: str) -> str:
+    """An option or answer without its label, article, quotation marks and closing punctuation, in lower case."""
+    text = plain(text).strip()
+    text = _OPTION_LABEL.sub("", text, count=1)
+    text = re.sub(r"^(?:the|an?)\s(?=\S)", "", text, count=1, flags=re.IGNORECASE)
+    return _key(text.strip(" \t\n\"'.,!;:"))
+
+
+def _spelled(name: str) -> str:
+    """Pattern of an option in running text; a lone yes or no must be a clause of its own, or open the answer."""
+    words = r"[\s\"']+".join(map(re.escape, name.split(" ")))
+    if len(name) == 1 and name.isascii() and name.isalpha():
+        return rf"(?<!\w)(?-i:{name.upper()})(?!\w|'|\s[a-z])"  # "A cup" opens with an article
+    if not name.isascii():
+        return words
+    if name in (*_YES, *_NO):
+        opened = r"(?:(?<=[.!?:;,(\n])|(?<=[.!?:;,(\n]\s)|(?<=\bis\s))"
+        return rf"(?:^{words}\b{_FALSE_NO}|{opened}{words}(?=\s?(?:[.,!;:)\n]|$)))"
+    return rf"(?<!\w){words}(?!\w|\.\d)"
+
+
+def _listing(names: list[str]) -> re.Pattern[str]:
+    """Pattern of all options in their order, with or without letters: a repetition of the question, not an answer."""
+    if len(names) < 2:
+        return re.compile(r"(?!)")
+    items = []
+    for index, name in enumerate(names):
+        words = r"(?:the\s)?" + r"\s".join(map(re.escape, name.split(" ")))
+        label = rf"\(?{chr(ord('A') + index)}[).:]" if index < 26 else "(?!)"
+        items.append(rf"(?:{label}\s?(?:{words})?|(?<!\w){words})")
+    gap = r"[\s,;/.:-]{0,4}(?:(?:or|and)\s)?"
+    return re.compile(gap.join(items) + r"(?!\w)", re.IGNORECASE)

@@ -1,0 +1,97 @@
+"""Whether one free-text answer to a question is right, wrong, or not an answer of the kind that was asked for."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from spatial_lightning.evaluation.choices import extract_choice
+from spatial_lightning.evaluation.quantities import Quantity, parse_quantity
+from spatial_lightning.evaluation.text import SMALL_NUMBERS, final_answer, plain
+from spatial_lightning.records import Question
+
+# Shares of the true length within which an answer counts, ends included (arXiv:2401.12168); the first is `correct`.
+BANDS = {"50-200 %": (0.5, 2.0), "66.7-150 %": (2 / 3, 1.5), "90-110 %": (0.9, 1.1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The verdict on one answer.
+
+    Attributes:
+        correct: right; for a length, within 50 to 200 % of the truth.
+        parsed: whether an answer of the asked kind was found; a format failure is never correct.
+        ratio: predicted over true length, 0 or more (inf where the truth is 0 and the answer is not); None for other
+            kinds of question and for format failures.
+    """
+
+    correct: bool
+    parsed: bool
+    ratio: float | None = None
+
+    def within(self, band: tuple[float, float]) -> bool:
+        """Whether the ratio lies in ``band``, ends included."""
+        return self.ratio is not None and band[0] * (1 - 1e-9) <= self.ratio <= band[1] * (1 + 1e-9)
+
+
+def score_answer(question: Question, text: str) -> Score:
+    """Judge ``text`` as an answer to ``question``.
+
+    A question with options is a choice; one with a value, a length. Otherwise the true answer says what is asked for: a
+    clock direction is right within one hour and an angle within 30 degrees, the same tolerance (SpatialRGPT-Bench,
+    arXiv:2406.01584); anything else has to be the true answer word for word, but for case, articles and punctuation.
+
+    Raises:
+        ValueError: the question's own answer is none of its options, or its value is no length.
+    """
+    if question.options:
+        truth, choice = true_option(question), extract_choice(text, question.options)
+        return Score(choice == truth, choice is not None)
+    if question.value is not None:
+        return _score_length(question, parse_quantity(text, "length"))
+    truth = parse_quantity(question.answer)
+    if truth is not None and truth.kind != "length":
+        return _score_direction(truth, parse_quantity(text, truth.kind))
+    said = _words(text)
+    return Score(bool(said) and said == _words(question.answer), bool(said))
+
+
+def true_option(question: Question) -> int:
+    """Index of the true option of a closed question; the answer may be the option itself or a sentence that picks it.
+
+    Raises:
+        ValueError: the answer picks none of the options.
+    """
+    if question.answer in question.options:
+        return question.options.index(question.answer)
+    if (index := extract_choice(question.answer, question.options)) is None:
+        raise ValueError(
+            f"question {question.id!r}: the answer {question.answer!r} picks none of the options "
+            f"{list(question.options)}; make the answer one of them"
+        )
+    return index
+
+
+def _score_length(question: Question, said: Quantity | None) -> Score:
+    truth = question.value
+    if truth is None or not math.isfinite(truth) or truth < 0:
+        raise ValueError(f"question {question.id!r}: value is {truth}; allowed: a length in metres, 0 or more")
+    if said is None:
+        return Score(False, False)
+    ratio = said.value / truth if truth else (math.inf if said.value else 1.0)
+    score = Score(True, True, ratio)
+    return score if score.within(BANDS["50-200 %"]) else Score(False, True, ratio)
+
+
+def _score_direction(truth: Quantity, said: Quantity | None) -> Score:
+    if said is None:
+        return Score(False, False)
+    circle, tolerance = (12, 1) if truth.kind == "clock" else (360, 30)
+    apart = abs(said.value - truth.value) % circle
+    return Score(min(apart, circle - apart) <= tolerance, True)
+
+
+def _words(text: str) -> list[str]:
+    words = re.findall(r"\w+", final_answer(plain(text)).lower())
+    return [str(SMALL_NUMBERS.get(word, word)) for word in words if word not in ("a", "an", "the")]

@@ -1,0 +1,62 @@
+"""Free text of models brought into one plain form before it is read: typography, markdown, TeX and number words."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+_UP_TO_NINETEEN = (
+    "zero one two three four five six seven eight nine ten "
+    "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+SMALL_NUMBERS = {word: value for value, word in enumerate(_UP_TO_NINETEEN.split())}
+TENS = {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
+
+_TYPOGRAPHY = str.maketrans(
+    {"’": "'", "‘": "'", "′": "'", "´": "'", "″": '"', "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "‑": "-"}
+)
+_TEX_GROUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit|boxed)\s*\{([^{}]*)\}")
+_TEX_SPACE = re.compile(r"\\[,;:! ]|~")
+_MARKDOWN = re.compile(r"\*+|`+|\$+|(?<!\w)_+|_+(?!\w)")
+_SPACES = re.compile(r"[^\S\n]+")
+_BREAKS = re.compile(r" ?\n(?: ?\n)+ ?")
+_FINAL = re.compile(r"\bfinal\s+answer(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
+
+
+def plain(text: str) -> str:
+    """``text`` with full-width, typographic, markdown and TeX forms replaced by plain ones; line breaks are kept.
+
+    Vulgar fractions become ``1/2`` set apart from the number before them; private-use and control characters vanish.
+    """
+    text = "".join(_spelled(character) for character in text)
+    text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY).replace("\u2044", "/")
+    text = _TEX_GROUP.sub(r"\1", _TEX_SPACE.sub(" ", text))
+    return _BREAKS.sub("\n\n", _SPACES.sub(" ", _MARKDOWN.sub("", text)))
+
+
+def final_answer(text: str) -> str:
+    """What follows the last ``final answer is`` (or ``final answer:``); all of ``text`` where nothing does."""
+    for match in reversed(list(_FINAL.finditer(text))):
+        if re.search(r"\w", text[match.end() :]):
+            return text[match.end() :]
+    return text
+
+
+def conclusions(text: str, cue: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+    """Spans from each match of ``cue`` to the end of its paragraph, the last one first."""
+    for match in reversed(list(cue.finditer(text))):
+        end = text.find("\n\n", match.end() + 2)
+        yield match.end(), len(text) if end < 0 else end
+
+
+def _spelled(character: str) -> str:
+    if character == "″":
+        return '"'
+    category = unicodedata.category(character)
+    if category in ("Co", "Cs", "Cf") or (category == "Cc" and character not in "\n\t\r"):
+        return ""
+    if category == "No" and "\u2044" in (form := unicodedata.normalize("NFKC", character)):
+        return f" {form}"
+    return character

@@ -1,0 +1,7 @@
+"""LightningModules: one short final class per objective family over one abstract base."""
+
+from spatial_lightning.modules.finetuner import FineTuner, NonFiniteLossError, Optimization
+from spatial_lightning.modules.preference import DPOModule, FDPOModule
+from spatial_lightning.modules.sft import SFTModule
+
+__all__ = ["DPOModule", "FDPOModule", "FineTuner", "NonFiniteLossError", "Optimization", "SFTModule"]

@@ -1,0 +1,275 @@
+"""The abstract LightningModule: backbone, towers, optimizer groups, exact normalisation over rows and ranks, logging."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from jaxtyping import Float
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor
+from transformers import get_scheduler
+
+from spatial_lightning.backbones.backbone import Backbone
+from spatial_lightning.backbones.reference import CachedReference, FrozenCopy, Reference, ReferenceKind
+from spatial_lightning.backbones.towers import TowerPlan, TowerReport
+from spatial_lightning.tree import TreeBatch
+
+Counts = Mapping[str, float]
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss or gradient that is not a finite number; the message names the examples of the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """How weights move.
+
+    Attributes:
+        lr: learning rate of towers that have none of their own.
+        weight_decay: AdamW decay of matrices; norms, biases and embeddings do not decay.
+        betas: AdamW moment decay.
+        max_grad_norm: clip the gradient's global L2 norm; None leaves it.
+        schedule: learning-rate schedule after warm-up, by transformers' name.
+        warmup: warm-up share of all steps, in [0, 1].
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    lr: float = 1e-4
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float | None = 1.0
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    warmup: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"optimization.lr is {self.lr}; it must be above 0")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"optimization.warmup is {self.warmup}; it is a share of all steps between 0 and 1")
+        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+            raise ValueError(f"optimization.max_grad_norm is {self.max_grad_norm}; it must be above 0, or null")
+
+
+class FineTuner(L.LightningModule, ABC):
+    """Trains a backbone on packed token trees; a leaf adds the loss.
+
+    One training step takes all rows of one optimizer step. Sums are divided by counts over the whole step and all ranks,
+    so packing, accumulation and the number of ranks change nothing.
+
+    Args:
+        backbone: the policy.
+        towers: what of it learns.
+        optimization: how.
+        reference: where reference log-probabilities come from, ``none`` for objectives without.
+        cache_folder: where cached references live.
+        needs_reference: whether the objective, as configured, compares with a reference policy.
+
+    Raises:
+        ValueError: a reference is missing or superfluous.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        towers: TowerPlan,
+        optimization: Optimization,
+        reference: ReferenceKind = "none",
+        cache_folder: Path = Path("cache/reference"),
+        needs_reference: bool = False,
+    ) -> None:
+        super().__init__()
+        self.needs_reference = needs_reference
+        if needs_reference and reference == "none":
+            raise ValueError(f"{type(self).__name__} compares with a reference policy: choose reference=cached or frozen_copy")
+        if not needs_reference and reference != "none":
+            raise ValueError(f"{type(self).__name__} as configured uses no reference policy: choose reference=none")
+        self.automatic_optimization = False
+        self.backbone = backbone
+        self.towers = towers
+        self.optimization = optimization
+        self.reference_kind = reference
+        self.cache_folder = cache_folder
+        self.tower_report: list[TowerReport] = towers.apply(backbone)
+        self.tokens_seen = 0
+        self.examples_seen = 0
+        self._reference: list[Reference] = []
+        self._validation: list[tuple[dict[str, float], int]] = []
+        self._last_step = 0.0
+
+    # ------------------------------------------------------------------ for the leaves
+
+    @abstractmethod
+    def counts(self, batch: TreeBatch) -> Counts:
+        """Denominators that this row contributes to the step, by name."""
+
+    @abstractmethod
+    def loss(self, batch: TreeBatch, totals: Counts) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The row's share of the loss, and metrics as (sum over the row's pairs or tokens) / total."""
+
+    @property
+    def reference(self) -> Reference:
+        """The reference policy; present from :meth:`setup` on."""
+        return self._reference[0]
+
+    # ------------------------------------------------------------------ Lightning
+
+    def setup(self, stage: str) -> None:
+        """Fix the reference policy at the weights as they are before any training or resuming."""
+        if stage == "fit" and self.needs_reference and not self._reference:
+            self._reference = [self._make_reference()]
+
+    def on_fit_start(self) -> None:
+        """Put the model in training mode, which Lightning leaves as Hugging Face loaded it (eval)."""
+        self.backbone.train()
+
+    def training_step(self, batch: Sequence[TreeBatch], batch_idx: int) -> None:
+        """One optimizer step over all rows of ``batch``."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, L.pytorch.core.optimizer.LightningOptimizer)
+        totals = self._totals(batch)
+        metrics: dict[str, float] = {}
+        for index, row in enumerate(batch):
+            with self._synchronised(index == len(batch) - 1):
+                loss, row_metrics = self.loss(row, totals)
+                self._require_finite(loss, "loss", batch)
+                self.manual_backward(loss * self._world_size)
+            for name, value in {"loss": loss.detach(), **row_metrics}.items():
+                metrics[name] = metrics.get(name, 0.0) + float(value)
+        norm = torch.nn.utils.clip_grad_norm_(
+            [parameter for parameter in self.parameters() if parameter.grad is not None],
+            self.optimization.max_grad_norm or float("inf"),
+        )
+        self._require_finite(norm, "gradient", batch)
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler = self.lr_schedulers()
+        scheduler.step()  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue, reportCallIssue]
+        self._log_step(batch, metrics, float(norm))
+
+    def validation_step(self, batch: Sequence[TreeBatch], batch_idx: int) -> None:
+        """Objective and metrics on held-out examples."""
+        totals = self._totals(batch)
+        metrics: dict[str, float] = {}
+        for row in batch:
+            loss, row_metrics = self.loss(row, totals)
+            for name, value in {"loss": loss, **row_metrics}.items():
+                metrics[name] = metrics.get(name, 0.0) + float(value)
+        self._validation.append((metrics, sum(len(row.tree_ids) for row in batch)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the example-weighted mean over the validation set."""
+        total = sum(count for _, count in self._validation)
+        if total:
+            for name in self._validation[0][0]:
+                mean = sum(metrics[name] * count for metrics, count in self._validation) / total
+                self.log(f"val/{name}", mean, sync_dist=True)
+        self._validation.clear()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with one group per tower, and the schedule over our own count of steps."""
+        settings = self.optimization
+        groups = self.towers.parameter_groups(self.backbone, lr=settings.lr, weight_decay=settings.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=self._can_fuse())
+        steps = self.total_steps()
+        scheduler = get_scheduler(settings.schedule, optimizer, round(settings.warmup * steps), steps)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep trainable weights only, as plain tensors."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in trained}
+        checkpoint["seen"] = {"tokens": self.tokens_seen, "examples": self.examples_seen}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Fill in the frozen weights, which checkpoints leave out."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        if trained != set(checkpoint["state_dict"]):
+            raise ValueError(
+                "the checkpoint was trained with other towers: it holds "
+                f"{len(checkpoint['state_dict'])} tensors, this run trains {len(trained)}"
+            )
+        checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+        self.tokens_seen, self.examples_seen = checkpoint["seen"]["tokens"], checkpoint["seen"]["examples"]
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run (Lightning's own estimate would restart stateful loaders)."""
+        trainer = self.trainer
+        if trainer.max_steps and trainer.max_steps > 0:
+            return trainer.max_steps
+        return int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+
+    # ------------------------------------------------------------------ details
+
+    def _make_reference(self) -> Reference:
+        if self.reference_kind == "frozen_copy":
+            return FrozenCopy(self.backbone)
+        cache = CachedReference(self.backbone, self.cache_folder)
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if not cache.is_complete(data.fingerprint()):
+            cache.fill(self.backbone, data.reference_rows(), data.fingerprint())
+        first = next(iter(data.reference_rows(limit=1)))
+        cache.check(self.backbone, first.to(self.backbone.device))
+        return cache
+
+    def _totals(self, batch: Sequence[TreeBatch]) -> dict[str, float]:
+        totals: dict[str, float] = {}
+        for row in batch:
+            for name, value in self.counts(row).items():
+                totals[name] = totals.get(name, 0.0) + value
+        if self._world_size > 1:
+            names = sorted(totals)
+            summed = self.trainer.strategy.reduce(
+                torch.tensor([totals[name] for name in names], dtype=torch.float64, device=self.device), reduce_op="sum"
+            )
+            totals = dict(zip(names, summed.tolist(), strict=True))
+        return totals
+
+    @property
+    def _world_size(self) -> int:
+        """Ranks whose gradients are averaged; undone here because sums are divided by global counts."""
+        return self.trainer.world_size
+
+    def _synchronised(self, last_row: bool) -> AbstractContextManager[None]:
+        """Exchange gradients between ranks only behind the last row of a step."""
+        strategy = self.trainer.strategy
+        if last_row or not isinstance(strategy, ParallelStrategy):
+            return nullcontext()
+        return strategy.block_backward_sync()
+
+    def _can_fuse(self) -> bool:
+        return all(parameter.dtype in (torch.float32, torch.bfloat16, torch.float16) for parameter in self.parameters())
+
+    def _require_finite(self, value: Tensor, what: str, batch: Sequence[TreeBatch]) -> None:
+        if not bool(torch.isfinite(value)):
+            names = [identity for row in batch for identity in row.tree_ids]
+            raise NonFiniteLossError(
+                f"{what} is {float(value)} at step {self.global_step} in a batch of {len(names)} examples: "
+                f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}. Lower the learning rate, clip the gradient "
+                "(optimization.max_grad_norm), or look at these examples."
+            )
+
+    def _log_step(self, batch: Sequence[TreeBatch], metrics: dict[str, float], norm: float) -> None:
+        tokens = sum(row.tokens for row in batch)
+        examples = sum(len(row.tree_ids) for row in batch)
+        self.tokens_seen += tokens
+        self.examples_seen += examples
+        now = time.perf_counter()
+        if self._last_step:
+            metrics["tokens_per_s"] = tokens / (now - self._last_step)
+        self._last_step = now
+        metrics["gradient_norm"] = norm
+        metrics["trained_share"] = sum(row.targets.numel() for row in batch) / max(1, tokens)
+        self.log("loss", metrics["loss"], prog_bar=True, logger=False)
+        self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=max(1, examples))

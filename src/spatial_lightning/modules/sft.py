@@ -1,0 +1,27 @@
+"""Supervised fine-tuning on answers."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spatial_lightning.modules.finetuner import Counts, FineTuner
+from spatial_lightning.objectives import weighted_nll
+from spatial_lightning.tree import TreeBatch
+
+
+@final
+class SFTModule(FineTuner):
+    """Negative log-likelihood of the answer tokens, averaged over all answer tokens of the step (arXiv:2504.20648 Sec. 4)."""
+
+    def counts(self, batch: TreeBatch) -> Counts:
+        """Trained tokens."""
+        return {"tokens": float(batch.targets.numel())}
+
+    def loss(self, batch: TreeBatch, totals: Counts) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Sum of the row's negative log-likelihood over the step's trained tokens."""
+        logps = self.backbone.logps(batch)
+        return weighted_nll(logps, torch.ones_like(logps), denominator=totals["tokens"]), {}

@@ -1,0 +1,1 @@
+"""Corpora made from scenes: questions, reasoned answers and preference pairs whose truth is exact geometry."""
