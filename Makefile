@@ -6,10 +6,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # What pip installs where torch is missing, e.g. a CUDA build: make setup TORCH="torch==2.13.0 --index-url URL"
 TORCH  ?= torch==2.13.0
 WORKERS ?= 2
+# Further overrides for the demo, e.g. make demo ARGS="seed=1"
+ARGS ?=
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test test-all check format doctor clean
+.PHONY: setup hooks demo test test-all check format doctor clean
 
 setup: $(STAMP)
 
@@ -21,7 +23,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: setup
-	$(PY) train.py +experiment=fdpo_vit_unfrozen
+	$(PY) train.py +experiment=fdpo_vit_unfrozen $(ARGS)
 
 test: setup
 	$(PY) -m pytest -n $(WORKERS) -m "not slow"
@@ -38,6 +40,9 @@ check: setup
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+hooks: setup
+	$(VENV)/bin/pre-commit install
 
 doctor: setup
 	$(PY) doctor.py

@@ -1,4 +1,4 @@
-"""What every test stands on: one thread, fixed seeds, checked shapes, and the shared data samples."""
+"""What every test stands on: one thread, no network, fixed seeds, and the shared data samples."""
 
 from __future__ import annotations
 
@@ -17,10 +17,6 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
-from jaxtyping import install_import_hook
-
-# Shapes and types in the signatures of the rooms that pass tensors around are checked here, and cost nothing elsewhere.
-install_import_hook([f"spatial_lightning.{room}" for room in ("objectives", "backbones", "tree")], "beartype.beartype")
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -37,7 +33,7 @@ def project_root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Third-party samples beside the project, or wherever SPATIAL_LIGHTNING_SHARED points; skips where they are absent."""
+    """Third-party samples beside the project, or where SPATIAL_LIGHTNING_SHARED points; skips where they are absent."""
     given = Path(os.environ.get("SPATIAL_LIGHTNING_SHARED", PROJECT.parent / "shared"))
     folder = given / "data" if (given / "data").is_dir() else given
     if not folder.is_dir():

@@ -49,6 +49,12 @@ def test_depth_map_uses_pixel_centres():
     np.testing.assert_allclose(grid[1, 2], g.unproject([2.5, 1.5], 2.0, CAMERA))
 
 
+def test_infinite_depth_has_no_point():
+    sky = g.transform(pose(1.0, 0.5, 2.0), g.unproject_depth_map([[np.inf, 2.0]], CAMERA))
+    assert np.isnan(sky[0, 0]).all()
+    assert np.isfinite(sky[0, 1]).all()
+
+
 @given(poses, points)
 def test_rigid_inverse(matrix, point):
     np.testing.assert_allclose(g.transform(g.invert_rigid(matrix), g.transform(matrix, point)), point, atol=1e-9)

@@ -119,8 +119,12 @@ def project(points: ArrayLike, camera: PinholeCamera) -> tuple[Array, Array]:
 
 
 def unproject_depth_map(depth: ArrayLike, camera: PinholeCamera) -> Array:
-    """Camera-frame point (height, width, 3) of every pixel centre of a z-depth map (height, width) in metres."""
+    """Camera-frame point (height, width, 3) of every pixel centre of a z-depth map (height, width) in metres.
+
+    Points are nan where the depth is not finite, as in the sky.
+    """
     z = np.asarray(depth, dtype=np.float64)
+    z = np.where(np.isfinite(z), z, np.nan)
     rows, columns = np.meshgrid(np.arange(z.shape[0]) + 0.5, np.arange(z.shape[1]) + 0.5, indexing="ij")
     return unproject(np.stack([columns, rows], axis=-1), z, camera)
 

@@ -146,8 +146,9 @@ def test_a_missing_image_is_counted_unless_images_are_not_needed(damaged):
     assert len(read_scenes(damaged, "train", require_images=False)) == COUNT
 
 
-def test_a_file_that_holds_no_scenes_is_refused(damaged):
-    (damaged / "scenes" / "CLEVR_train_scenes.json").write_text('{"questions": []}')
+@pytest.mark.parametrize("content", ['{"questions": []}', '{"scenes": 3}', '{"scenes"', "[]"])
+def test_a_file_that_holds_no_scenes_is_refused(damaged, content):
+    (damaged / "scenes" / "CLEVR_train_scenes.json").write_text(content)
     with pytest.raises(RecordError, match="is not a CLEVR scene file"):
         read_scenes(damaged, "train")
 
@@ -157,6 +158,13 @@ def test_a_failing_worker_is_reported(tmp_path, workers):
     with pytest.raises((RuntimeError, ValueError), match="difficulty is 'nope'"):
         write_scenes(tmp_path, "train", 4, seed=0, workers=workers, difficulty="nope")
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_write_that_fails_leaves_no_scene_file_of_an_earlier_one(damaged):
+    with pytest.raises(ValueError, match="difficulty"):
+        write_scenes(damaged, "train", 4, seed=0, workers=1, difficulty="nope")
+    with pytest.raises(FileNotFoundError, match="no scene file"):
+        read_scenes(damaged, "train")
 
 
 def test_counts_below_one_are_refused(tmp_path):

@@ -72,6 +72,7 @@ def test_variety():
     assert max(heights["small"]) < min(heights["large"])
     headings = {np.sign(scene.directions["behind"][:2]).tobytes() for scene in SCENES["default"]}
     assert len(headings) == 4, "cameras stand all around"
+    assert {len(scene.objects) for scene in SCENES["default"]} == {3, 4, 5}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +9,6 @@ import numpy as np
 import pytest
 
 from spatial_lightning.scenes import Scene, generate, read_scenes
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -31,11 +28,8 @@ def raised(procedural: list[Scene]) -> Scene:
 
 
 @pytest.fixture(scope="session")
-def clevr() -> list[Scene]:
-    root = Path(os.environ.get("SPATIAL_LIGHTNING_SHARED", PROJECT.parent / "shared")) / "data" / "clevr"
-    if not root.is_dir():
-        pytest.skip(f"original CLEVR scenes are not at {root}; set SPATIAL_LIGHTNING_SHARED")
-    return read_scenes(root, "train", limit=40)
+def clevr(shared_data: Path) -> list[Scene]:
+    return read_scenes(shared_data / "clevr", "train", limit=40)
 
 
 @pytest.fixture(scope="session", params=["procedural", "raised", "clevr"])

@@ -39,7 +39,8 @@ def test_a_fifth_is_imperial(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "coarse"), [(0.42, "0.4 meters"), (1.3, "1.5 meters"), (4.4, "4 meters"), (12.6, "15 meters"), (34.0, "30 meters")]
+    ("value", "coarse"),
+    [(0.42, "0.4 meters"), (1.3, "1.5 meters"), (4.4, "4 meters"), (12.6, "15 meters"), (34.0, "30 meters")],
 )
 def test_coarse_steps(value: float, coarse: str) -> None:
     said = spoken(value, "human")

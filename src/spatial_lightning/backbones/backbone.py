@@ -143,6 +143,13 @@ class Backbone(nn.Module):
         twin.eval()
         return twin
 
+    def save_pretrained(self, folder: Path) -> None:
+        """Write an ordinary Hugging Face directory: weights, config, tokenizer, template and image processor."""
+        with self._attention(self.attention):
+            self.model.save_pretrained(folder)
+        self.processor.tokenizer.save_pretrained(folder)
+        self.processor.image_processor.save_pretrained(folder)
+
     # ------------------------------------------------------------------ log-probabilities
 
     def logps(self, batch: TreeBatch) -> Float[Tensor, " targets"]:

@@ -20,7 +20,7 @@ _SYNONYMS = {
 _OPTION_LABEL = re.compile(r"^\(?[A-Z]\s?[).:]\s?(?=\S)")
 _LETTER = r"(?:(?:option|choice|letter|answer)\s)?\"?"
 _BRACKETED = re.compile(r"\(\s?([A-Za-z])\s?\)|(?<![\w(])([A-Z])\)")
-_LABELLED = re.compile(r"\b(?:option|choice|point|box|label(?:l?ed)?|marked)\s\"?([A-Z])\b", re.IGNORECASE)
+_LABELLED = re.compile(r"\b(?:option|choice|point|box|label(?:l?ed)?|marked)\s\"?(?-i:([A-Z]))\b", re.IGNORECASE)
 _LEADING = re.compile(rf"{_LETTER}(?:\(\s?([A-Za-z])\s?\)|([A-Z])(?:\"|[).:,]|\n|$)|([a-z])[).]?$)")
 _STATED = re.compile(
     rf"\s?{_LETTER}\(?([A-Za-z])(?:[)\].:,;\"']|\s?$|\s?\n|\s(?:is|because|since|as|-)\b)", re.IGNORECASE

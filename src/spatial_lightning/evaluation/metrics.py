@@ -222,11 +222,11 @@ def _percent(share: float, interval: tuple[float, float]) -> str:
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
     # Names to the left, figures to the right.
     lines = [
         [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         for row in rows
     ]
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (max(width, 2) - 1) + ":" for width in widths[1:])]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
     return "".join(f"| {' | '.join(line)} |\n" for line in [lines[0], rule, *lines[1:]])

@@ -45,7 +45,7 @@ class Comparison:
         figures = (
             f"after - before = {100 * self.difference:+.1f} points on the same {self.n} questions "
             f"({100 * self.level:g} % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}; {self.gained} gained, "
-            f"{self.lost} lost, McNemar p = {_p_text(self.p_value)})"
+            f"{self.lost} lost, McNemar p {_p_text(self.p_value)})"
         )
         excludes_zero, significant = self.low > 0 or self.high < 0, self.p_value < 1 - self.level
         if excludes_zero and significant:
@@ -145,4 +145,4 @@ def _require_pairs(before: Sequence[bool], after: Sequence[bool], groups: Sequen
 
 
 def _p_text(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Iterator
 
 _UP_TO_NINETEEN = (
@@ -45,8 +46,11 @@ def final_answer(text: str) -> str:
 
 
 def conclusions(text: str, cue: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    """Spans from each match of ``cue`` to the end of its paragraph, the last one first."""
-    for match in reversed(list(cue.finditer(text))):
+    """Spans from the last matches of ``cue``, the very last first, each to the end of its paragraph.
+
+    Twenty are enough: a text with more is a model caught in a loop, and each span may be read in full.
+    """
+    for match in reversed(deque(cue.finditer(text), maxlen=20)):
         end = text.find("\n\n", match.end() + 2)
         yield match.end(), len(text) if end < 0 else end
 

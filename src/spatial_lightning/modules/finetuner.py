@@ -104,9 +104,11 @@ class FineTuner(L.LightningModule, ABC):
         self.tower_report: list[TowerReport] = towers.apply(backbone)
         self.tokens_seen = 0
         self.examples_seen = 0
+        self.tokens_timed = self.examples_timed = 0
+        self.training_seconds = 0.0
         self._reference: list[Reference] = []
         self._validation: list[tuple[dict[str, float], int]] = []
-        self._last_step = 0.0
+        self._step_began = 0.0
 
     # ------------------------------------------------------------------ for the leaves
 
@@ -133,6 +135,18 @@ class FineTuner(L.LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Put the model in training mode, which Lightning leaves as Hugging Face loaded it (eval)."""
         self.backbone.train()
+
+    def on_train_start(self) -> None:
+        """Start the step's clock."""
+        self._step_began = time.perf_counter()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Restart the step's clock, so that the next step includes the wait for its data."""
+        self._step_began = time.perf_counter()
+
+    def on_validation_end(self) -> None:
+        """Leave validation out of the next step's time."""
+        self._step_began = time.perf_counter()
 
     def training_step(self, batch: Sequence[TreeBatch], batch_idx: int) -> None:
         """One optimizer step over all rows of ``batch``."""
@@ -265,10 +279,13 @@ class FineTuner(L.LightningModule, ABC):
         examples = sum(len(row.tree_ids) for row in batch)
         self.tokens_seen += tokens
         self.examples_seen += examples
-        now = time.perf_counter()
-        if self._last_step:
-            metrics["tokens_per_s"] = tokens / (now - self._last_step)
-        self._last_step = now
+        seconds = time.perf_counter() - self._step_began
+        metrics["tokens_per_s"] = tokens / seconds
+        if self.trainer.fit_loop.epoch_loop.batch_idx > 0 or self.trainer.current_epoch > 0:
+            # The first step pays for allocations that no later one does.
+            self.tokens_timed += tokens
+            self.examples_timed += examples
+            self.training_seconds += seconds
         metrics["gradient_norm"] = norm
         metrics["trained_share"] = sum(row.targets.numel() for row in batch) / max(1, tokens)
         self.log("loss", metrics["loss"], prog_bar=True, logger=False)

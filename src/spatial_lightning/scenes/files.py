@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,8 @@ def write_scenes(
 
     Pictures go to ``images/{split}``, with ``geometry`` also ``depth/{split}`` (16-bit PNG, millimetres, 0 where
     nothing is within 65.5 m) and ``masks/{split}`` (8-bit PNG, object index + 1, 0 for none). The scene file,
-    ``scenes/CLEVR_{split}_scenes.json``, is put in place last and in one step: where it exists, its pictures do. The
-    result does not depend on ``workers``.
+    ``scenes/CLEVR_{split}_scenes.json``, is put in place last and in one step: where it exists, its pictures do (an
+    earlier one is removed first). The files do not depend on ``workers``: the same arguments give the same bytes.
 
     Args:
         root: folder of the corpus; created where missing.
@@ -64,7 +63,9 @@ def write_scenes(
     """
     if count < 1 or workers < 1:
         raise ValueError(f"count and workers must be at least 1, got count={count}, workers={workers}")
-    root = Path(root)
+    root, path = Path(root), scene_file(root, split)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     for folder in ("images", "depth", "masks") if geometry else ("images",):
         (root / folder / split).mkdir(parents=True, exist_ok=True)
     workers = min(workers, count)
@@ -78,10 +79,7 @@ def write_scenes(
             reported = now
             progress(_progress_line(split, len(rows), count, now - started))
     rows.sort(key=lambda row: row["image_index"])
-    info = {"split": split, "license": "CC0 1.0", "version": "1.0", "date": date.today().strftime("%m/%d/%Y")}
-    info |= {"generator": "spatial_lightning", "seed": seed, "difficulty": difficulty}
-    path = scene_file(root, split)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    info = {"split": split, "version": "1.0", "generator": "spatial_lightning", "seed": seed, "difficulty": difficulty}
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps({"info": info, "scenes": rows}), encoding="utf-8")
     temporary.replace(path)
@@ -115,6 +113,8 @@ def read_scenes(
         raise FileNotFoundError(_missing(root, split, path))
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["scenes"]
+        if not isinstance(rows, list):
+            raise TypeError(f"'scenes' is a {type(rows).__name__}")
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is not a CLEVR scene file (an object with a list 'scenes'): {error}") from error
     counted = BadRows() if bad is None else bad

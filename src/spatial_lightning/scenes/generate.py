@@ -135,9 +135,11 @@ def generate(
         raise ValueError(f"image size is {size[0]} x {size[1]} pixels; scenes need at least 16 x 16")
     rng = np.random.default_rng([seed, zlib.crc32(split.encode()), index])
     name = Path(f"CLEVR_{split}_{index:06d}.png")
+    # Drawn once: drawing again at each attempt would favour small counts, which fit more often.
+    count = int(rng.integers(level.objects[0], level.objects[1] + 1))
     for _ in range(_ATTEMPTS):
         camera = _camera(rng, level, size)
-        objects = _objects(rng, level, camera)
+        objects = _objects(rng, level, camera, count)
         if objects is None:
             continue
         assert camera.world_to_camera is not None
@@ -185,9 +187,8 @@ def _light(rng: np.random.Generator, directions: Mapping[str, Array]) -> Array:
     return np.cos(rise) * flat + np.sin(rise) * directions["above"]
 
 
-def _objects(rng: np.random.Generator, level: Difficulty, camera: Camera) -> tuple[SceneObject, ...] | None:
+def _objects(rng: np.random.Generator, level: Difficulty, camera: Camera, count: int) -> tuple[SceneObject, ...] | None:
     assert camera.world_to_camera is not None
-    count = int(rng.integers(level.objects[0], level.objects[1] + 1))
     directions = ground_directions(camera.world_to_camera)
     axes = np.stack([directions["right"], directions["behind"]])
     placed: list[SceneObject] = []

@@ -77,7 +77,7 @@ def from_row(row: Any, images: Path) -> Scene:
         )
     except KeyError as error:
         raise RecordError(f"field {error.args[0]!r} is missing") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
         if isinstance(error, RecordError):
             raise
         raise RecordError(f"a field has the wrong type: {error}") from error

@@ -29,6 +29,7 @@ _NUMBER = r"\d{1,6}(?:\.\d{1,6})?"
 _LENGTH = rf"({_NUMBER}) ?({UNIT_PATTERN})"
 _PHRASE = "|".join(RELATIONS.values())
 
+_HEDGE = re.compile(rf"\b(?:{'|'.join(sorted(HEDGES))})\b")
 _STEP = re.compile(r"(?:#+ ?)?step (\d{1,3}) ?[:.,] ?")
 _OPENING = re.compile(r"(?:in conclusion,? |so,? |therefore,? |thus,? )")
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|\n+")
@@ -108,10 +109,9 @@ def parse_response(text: str) -> Parsed:
 
 def parse_statement(sentence: str) -> Statement | None:
     """The statement in one sentence (step number and full stop removed); None where the grammar has none."""
-    words = sentence.lower().split()
-    certain = [word for word in words if word not in HEDGES]
-    hedged = len(certain) < len(words)
-    plain = " ".join(certain)
+    plain, hedges = _HEDGE.subn("", sentence.lower())
+    hedged = hedges > 0
+    plain = " ".join(plain.split()).replace(" ,", ",").lstrip(", ")
     opening = _OPENING.match(plain)
     if opening:
         plain = plain[opening.end() :]

@@ -1,0 +1,105 @@
+"""Generated answers to held-out questions: raw texts kept, scored by kind, at any point of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+
+from spatial_lightning.backbones import Backbone
+from spatial_lightning.data import Encoder
+from spatial_lightning.evaluation import Summary, summarise
+from spatial_lightning.records import Question
+
+Asked = tuple[tuple[Path, ...], Question]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How answers are generated and how many.
+
+    Attributes:
+        questions: direct questions of the held-out images, at most.
+        reasoned: questions answered with a description and reasoning, at most.
+        every: also during training, every so many optimizer steps, on a quarter of the questions; None only before and after.
+        max_new_tokens: longest answer in tokens.
+        batch_size: prompts generated together.
+        checkpoint_every: optimizer steps between two checkpoints.
+    """
+
+    questions: int = 400
+    reasoned: int = 100
+    every: int | None = None
+    max_new_tokens: int = 192
+    batch_size: int = 64
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        if self.questions + self.reasoned < 1:
+            raise ValueError("evaluation.questions and evaluation.reasoned are both 0: there is nothing to compare")
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"evaluation.every is {self.every}; it must be at least 1, or null")
+
+
+def choose(questions: Sequence[Asked], evaluation: Evaluation, seed: int = 0) -> list[Asked]:
+    """The evaluation questions: so many direct and reasoned ones, drawn evenly over the images."""
+    chosen: list[Asked] = []
+    for style, count in (("direct", evaluation.questions), ("reasoned", evaluation.reasoned)):
+        own = [asked for asked in questions if asked[1].style == style]
+        order = np.random.default_rng(seed).permutation(len(own))[:count]
+        chosen += [own[index] for index in sorted(order)]
+    return chosen
+
+
+def answer(backbone: Backbone, asked: Sequence[Asked], evaluation: Evaluation) -> list[str]:
+    """The backbone's greedy answers, one a question."""
+    encoder = Encoder(backbone.processor)
+    direct = [index for index, (_, question) in enumerate(asked) if question.style == "direct"]
+    reasoned = [index for index, (_, question) in enumerate(asked) if question.style != "direct"]
+    answers = [""] * len(asked)
+    # Apart, because a batch runs until its longest answer is done.
+    for group, longest in ((direct, min(32, evaluation.max_new_tokens)), (reasoned, evaluation.max_new_tokens)):
+        prompts = [encoder.prompt(asked[index][0], asked[index][1]) for index in group]
+        texts = backbone.generate(prompts, max_new_tokens=longest, batch_size=evaluation.batch_size)
+        for index, text in zip(group, texts, strict=True):
+            answers[index] = text
+    return answers
+
+
+def by_family(asked: Sequence[Asked]) -> list[Question]:
+    """The questions with their style in front of their kind, so that direct and reasoned answers are reported apart."""
+    return [
+        question if question.style == "direct" else _renamed(question, f"{question.style}: {question.kind}")
+        for _, question in asked
+    ]
+
+
+def evaluate(backbone: Backbone, asked: Sequence[Asked], evaluation: Evaluation) -> tuple[list[str], Summary]:
+    """Raw answers and their scores."""
+    answers = answer(backbone, asked, evaluation)
+    return answers, summarise(by_family(asked), answers)
+
+
+class AnswerDuringTraining(L.Callback):
+    """Logs accuracy on a part of the evaluation questions every few steps."""
+
+    def __init__(self, asked: Sequence[Asked], evaluation: Evaluation, log: Callable[[dict[str, float]], None]) -> None:
+        self.asked = [*asked[::4]]
+        self.evaluation, self.log = evaluation, log
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        """Answer when it is time."""
+        every = self.evaluation.every
+        if every and trainer.global_step % every == 0 and trainer.global_step != trainer.max_steps:
+            _, summary = evaluate(pl_module.backbone, self.asked, self.evaluation)
+            self.log(summary.metrics("eval/"))
+
+
+def _renamed(question: Question, kind: str) -> Question:
+    return Question(
+        question.id, question.text, question.answer, kind, question.options, question.value, question.style
+    )

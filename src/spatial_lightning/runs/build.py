@@ -1,0 +1,61 @@
+"""From configuration to objects: the only caller of Hydra's ``instantiate``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from spatial_lightning.runs.config import ConfigError, require_known
+
+
+def build(config: Any, **arguments: Any) -> Any:
+    """Build what a ``_target_`` node names, with plain Python values and further arguments.
+
+    Raises:
+        ConfigError: the node has a key that its class does not take, or the class refuses a value.
+    """
+    node = plain(config)
+    name = node.get("_target_")
+    if not isinstance(name, str):
+        raise ConfigError(f"a component needs a _target_, got keys {', '.join(map(str, node)) or 'none'}")
+    target = get_object(name)
+    accepted = _accepted(target)
+    if accepted is not None:
+        given = [str(key) for key in node if not str(key).startswith("_")]
+        require_known(given, accepted, f"setting of {name.rsplit('.', 1)[-1]} called")
+    try:
+        # A partial, so that arguments such as a model are handed over as they are: Hydra copies what it merges.
+        factory = instantiate({**node, "_partial_": True}, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        raise ConfigError(f"cannot build {name}: {cause or error}") from cause
+    return factory(**arguments)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration node as plain Python values, resolved."""
+    if isinstance(config, DictConfig):
+        config = OmegaConf.to_container(config, resolve=True)
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"expected a mapping of settings, got {config!r}")
+    return dict(config)  # type: ignore[arg-type]
+
+
+def _accepted(target: Any) -> set[str] | None:
+    """Parameter names along the class hierarchy as far as ``**kwargs`` hands them on; None where anything goes."""
+    names: set[str] = set()
+    owners = inspect.getmro(target) if inspect.isclass(target) else (target,)
+    for owner in owners:
+        function = owner.__dict__.get("__init__") if inspect.isclass(owner) else owner
+        if function is None:
+            continue
+        parameters = inspect.signature(function).parameters.values()
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return names - {"self"}
+    return None

@@ -1,0 +1,174 @@
+"""The run-level configuration: its schema, and errors that name the closest thing that would have worked."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+PROJECT = Path(__file__).resolve().parents[3]
+CONF = PROJECT / "conf"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message says what was given, what is allowed and what to change."""
+
+
+@dataclass
+class RunConfig:
+    """Run-level keys of ``train.py``; a key that is not here is refused.
+
+    Attributes:
+        name: names the run directory and the run; experiments set it to their own file name.
+        seed: seeds weights, order of examples and everything else that is random.
+        warm_start: where training starts: null (the backbone's own weights), an experiment's name, or a run directory.
+        resume: a checkpoint file or run directory to go on from; null starts anew.
+        outputs: folder of all run directories.
+        cache: folder of scenes, corpora and reference log-probabilities, shared by all runs.
+        export: also write the trained backbone as a Hugging Face directory to this path.
+    """
+
+    name: str = "default"
+    seed: int = 0
+    warm_start: str | None = None
+    resume: str | None = None
+    outputs: str = "outputs"
+    cache: str = "cache"
+    export: str | None = None
+    backbone: Any = field(default_factory=dict)
+    towers: Any = field(default_factory=dict)
+    data: Any = field(default_factory=dict)
+    objective: Any = field(default_factory=dict)
+    reference: Any = field(default_factory=dict)
+    optimization: Any = field(default_factory=dict)
+    trainer: Any = field(default_factory=dict)
+    evaluation: Any = field(default_factory=dict)
+    logger: Any = field(default_factory=dict)
+
+
+def register() -> None:
+    """Make the schema known to Hydra under the name that ``conf/train.yaml`` lists first."""
+    ConfigStore.instance().store(name="run_schema", node=RunConfig)
+
+
+def compose_run(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """Compose a configuration as the command line would.
+
+    Raises:
+        ConfigError: an unknown group, option or key; the message names the closest ones.
+    """
+    register()
+    if GlobalHydra.instance().is_initialized():
+        GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return compose(config_name, overrides=list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(error, overrides, config_name)) from error
+
+
+def check_command_line(arguments: Sequence[str], config_name: str = "train") -> None:
+    """Compose once before Hydra starts, so that a mistyped name fails with the closest ones and leaves nothing behind.
+
+    Raises:
+        ConfigError: see :func:`compose_run`.
+    """
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    single = [override for override in overrides if not _is_sweep(override) and not _is_hydra(override)]
+    compose_run(single, config_name)
+    for override in overrides:
+        key, _, value = override.partition("=")
+        group = key.lstrip("+~")
+        if _is_sweep(override) and (CONF / group).is_dir() and "(" not in value:
+            for option in value.split(","):
+                _require_option(group, option)
+
+
+def explain(error: Exception, overrides: Sequence[str], config_name: str = "train") -> str:
+    """The error in words, with the closest names that exist."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        group = key.lstrip("+~")
+        if (CONF / group).is_dir() and not _options(group) & {value}:
+            return _unknown(f"{group} {value!r}", value, _options(group))
+    message = str(error).split("\n")[0]
+    missing = re.search(r"Key '([^']+)' (?:is not in struct|not in '|is not in)", str(error))
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if missing is None or missing.group(1) == key.split(".")[-1] or missing.group(1) in key.split("."):
+            known = set(_known_keys(config_name))
+            if key not in known:
+                return _unknown(f"key {key!r}", key, known)
+    return message
+
+
+def require_known(given: Iterable[str], allowed: Iterable[str], what: str) -> None:
+    """Refuse names that are not allowed, naming the closest.
+
+    Raises:
+        ConfigError: a name is not among the allowed ones.
+    """
+    allowed = set(allowed)
+    for name in given:
+        if name not in allowed:
+            raise ConfigError(_unknown(f"{what} {name!r}", name, allowed))
+
+
+def resolve_path(path: str | Path) -> Path:
+    """A path as given if absolute, else below the project root, whatever folder the shell is in."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else PROJECT / path
+
+
+def _require_option(group: str, option: str) -> None:
+    if option not in _options(group):
+        raise ConfigError(_unknown(f"{group} {option!r}", option, _options(group)))
+
+
+def _unknown(what: str, name: str, allowed: Iterable[str]) -> str:
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(name, allowed, n=3, cutoff=0.5)
+    close += [option for option in allowed if option.split(".")[-1] == name.split(".")[-1] and option not in close][:2]
+    if close:
+        return f"there is no {what}; did you mean {', '.join(close)}?"
+    return f"there is no {what}; allowed: {', '.join(allowed[:40])}"
+
+
+def _options(group: str) -> set[str]:
+    return {path.stem for path in (CONF / group).glob("*.yaml")}
+
+
+def _known_keys(config_name: str) -> list[str]:
+    config = compose(config_name)
+    keys: list[str] = []
+
+    def walk(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            keys.append(prefix + str(key))
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+
+    walk(OmegaConf.to_container(config, resolve=False), "")
+    return keys
+
+
+def _is_sweep(override: str) -> bool:
+    """Whether Hydra would take the value for a list of values to run one after the other."""
+    value = override.partition("=")[2]
+    return bool(re.match(r"^(glob|range|choice|interval)\(", value)) or (
+        "," in value and not value.startswith(("[", "{", "'", '"'))
+    )
+
+
+def _is_hydra(override: str) -> bool:
+    return override.lstrip("+~").startswith("hydra")

@@ -1,0 +1,24 @@
+"""Process settings that make training on a CPU fast."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+def keep_memory() -> None:
+    """Keep freed memory in the process instead of handing it back to the kernel after every operation.
+
+    Training allocates and frees the same large tensors each step; without this, page faults take most of the time on a
+    CPU (measured: a step of the embedded backbone 4 to 6 times slower). Call it before torch is imported. Without effect
+    where the C library is not glibc.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "gnu_get_libc_version"):
+            libc.mallopt(_MMAP_THRESHOLD, 2**30)
+            libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)

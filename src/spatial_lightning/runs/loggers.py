@@ -1,0 +1,48 @@
+"""Where metrics go: always ``metrics.csv`` in the run directory, and W&B unless it is switched off."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from spatial_lightning.runs.config import ConfigError
+
+MODES = ("auto", "online", "offline", "off")
+
+
+def make_loggers(run: Path, settings: dict[str, Any], config: dict[str, Any]) -> list[Logger]:
+    """Loggers of one run; ``wandb: auto`` logs online where a key is set and offline elsewhere.
+
+    Raises:
+        ConfigError: an unknown W&B mode.
+    """
+    mode = settings.get("wandb", "auto")
+    mode = "off" if mode is False else mode
+    if mode not in MODES:
+        raise ConfigError(f"logger.wandb is {mode!r}; allowed: {', '.join(MODES)}")
+    loggers: list[Logger] = [CSVLogger(save_dir=run, name="", version="")]
+    if mode == "auto":
+        mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+    if mode != "off":
+        os.environ.setdefault("WANDB_SILENT", "true")
+        loggers.append(
+            WandbLogger(
+                name=f"{config['name']}/{run.name}",
+                save_dir=str(run),
+                project=settings.get("project", "spatial_lightning"),
+                offline=mode == "offline",
+                config=config,
+            )
+        )
+    return loggers
+
+
+def finish_loggers(loggers: list[Logger]) -> None:
+    """Close W&B, so that the next job of a sweep starts a run of its own."""
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        import wandb
+
+        wandb.finish(quiet=True)

@@ -1,0 +1,305 @@
+"""One run from configuration to report: corpus, warm start, baseline answers, training, answers, comparison."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from omegaconf import DictConfig
+
+from spatial_lightning.backbones import Backbone
+from spatial_lightning.backbones.towers import format_report
+from spatial_lightning.data import TreeDataModule
+from spatial_lightning.evaluation import Summary, compare, majority_baseline, table
+from spatial_lightning.modules import FineTuner
+from spatial_lightning.runs.answering import AnswerDuringTraining, Asked, Evaluation, by_family, choose, evaluate
+from spatial_lightning.runs.build import build, plain
+from spatial_lightning.runs.checkpoints import LAST, AtomicCheckpointIO, checkpoint_of, load_weights
+from spatial_lightning.runs.config import ConfigError, compose_run, resolve_path
+from spatial_lightning.runs.corpora import CorpusFiles, prepare
+from spatial_lightning.runs.directory import (
+    config_hash,
+    finished_run,
+    git_sha,
+    write_config,
+    write_summary,
+    write_text,
+)
+from spatial_lightning.runs.loggers import finish_loggers, make_loggers
+from spatial_lightning.runs.progress import Progress, clock
+from spatial_lightning.runs.report import write_report
+
+log = logging.getLogger(__name__)
+
+_ENCODING = ("segment_context", "shuffle_segments")
+"""Keys of an objective that say how responses become tokens."""
+
+
+@dataclass
+class _Parts:
+    """What a run is made of."""
+
+    backbone: Backbone
+    data: TreeDataModule[Any]
+    module: FineTuner
+    files: CorpusFiles
+    asked: list[Asked]
+    evaluation: Evaluation
+    warm_start: Path | None
+
+
+def train(config: DictConfig, run: Path) -> Path:
+    """Run one training job and leave everything about it in ``run``.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ConfigError: an invalid combination, refused before anything is loaded.
+    """
+    began = time.monotonic()
+    check(config)
+    write_config(run, config)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    parts = _assemble(config)
+    say(format_report(parts.module.tower_report))
+    loggers = make_loggers(run, plain(config.logger), plain(config))
+    try:
+        questions = by_family(parts.asked)
+        majority = majority_baseline([*map(_family, parts.files.questions("train"))], questions)
+        say(f"answering {len(questions)} held-out questions before training")
+        before_answers, before = evaluate(parts.backbone, parts.asked, parts.evaluation)
+        trainer = _trainer(config, run, loggers, parts)
+        _log(loggers, before, 0)
+        _fit(trainer, config, parts)
+        say(f"answering {len(questions)} held-out questions after training")
+        after_answers, after = evaluate(parts.backbone, parts.asked, parts.evaluation)
+        _log(loggers, after, trainer.global_step)
+        _write_samples(run, parts.asked, {"warm start": (before_answers, before), "after": (after_answers, after)})
+        columns = {"majority baseline": majority, "warm start": before, "after": after}
+        _conclude(config, run, parts, trainer, columns, began)
+        if config.export:
+            parts.backbone.save_pretrained(resolve_path(config.export))
+            say(f"exported to {config.export}")
+    finally:
+        finish_loggers(loggers)
+    return run
+
+
+def check(config: DictConfig) -> None:
+    """Refuse combinations that cannot work, before anything is loaded.
+
+    Raises:
+        ConfigError: what does not go together and what to change.
+    """
+    objective, kind = plain(config.objective), config.data.corpus.kind
+    name = str(objective.get("_target_", "")).rsplit(".", 1)[-1]
+    wanted = "questions" if name == "SFTModule" else "preferences"
+    if kind != wanted:
+        raise ConfigError(
+            f"objective {name} trains on {wanted}, data.corpus.kind is {kind}: choose "
+            f"data={'spatialvlm' if wanted == 'questions' else 'preferences'} or another objective"
+        )
+    if config.backbone.get("engine") == "separate" and objective.get("segment_context") == "independent":
+        log.info("segment_context=independent on the separate engine runs the prompt once per segment")
+    if objective.get("shuffle_segments") and objective.get("segment_context") == "independent":
+        raise ConfigError("objective.shuffle_segments needs objective.segment_context=single_pass")
+    if config.resume and config.warm_start:
+        log.info("resume=%s: the warm start only defines the reference policy", config.resume)
+
+
+def _assemble(config: DictConfig) -> _Parts:
+    cache = resolve_path(config.cache)
+    objective = plain(config.objective)
+    encoding = {key: objective.pop(key) for key in _ENCODING if key in objective}
+    evaluation = Evaluation(**plain(config.evaluation))
+    files = prepare(build(config.data.corpus), cache, say=say)
+    warm_start = _warm_start(config)
+    backbone = build_backbone(config)
+    if warm_start is not None:
+        load_weights(backbone, warm_start)
+        say(f"warm start: {warm_start}")
+    module = build(
+        objective,
+        backbone=backbone,
+        towers=build(config.towers),
+        optimization=build(config.optimization),
+        reference=config.reference.kind,
+        cache_folder=cache / "reference",
+    )
+    data = build(config.data.module, processor=backbone.processor, train=files.train, val=files.val, **encoding)
+    data.pack_keys = config.reference.kind == "cached"
+    asked = choose(files.questions("val"), evaluation)
+    return _Parts(backbone, data, module, files, asked, evaluation, warm_start)
+
+
+def build_backbone(config: DictConfig) -> Backbone:
+    """The backbone that a configuration names, its directory found from the project root."""
+    node = plain(config.backbone)
+    local = resolve_path(node["path"])
+    if local.is_dir():
+        node["path"] = str(local)
+    return build(node)
+
+
+def _warm_start(config: DictConfig) -> Path | None:
+    """The run to start from: a run directory, or an experiment's finished run, trained first if there is none."""
+    if config.warm_start is None:
+        return None
+    path = resolve_path(config.warm_start)
+    if path.is_dir():
+        checkpoint_of(path)
+        return path
+    theirs = compose_run([f"+experiment={config.warm_start}"])
+    theirs.outputs, theirs.cache = config.outputs, config.cache
+    outputs = resolve_path(config.outputs)
+    content = config_hash(theirs)
+    found = finished_run(outputs, theirs.name, content)
+    if found is None:
+        say(f"warm start {config.warm_start} has no finished run of the same content: training it first")
+        found = train(theirs, outputs / theirs.name / time.strftime("%Y-%m-%d_%H-%M-%S"))
+    return found
+
+
+def _trainer(config: DictConfig, run: Path, loggers: list[Any], parts: _Parts) -> L.Trainer:
+    checkpoints = run / LAST.parent
+    callbacks = [
+        Progress(say),
+        ModelCheckpoint(
+            dirpath=checkpoints,
+            filename=LAST.stem,
+            every_n_train_steps=parts.evaluation.checkpoint_every,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        ),
+        OnExceptionCheckpoint(checkpoints, "on_exception"),
+        AnswerDuringTraining(parts.asked, parts.evaluation, lambda metrics: _log_metrics(loggers, metrics, trainer)),
+    ]
+    trainer = build(
+        config.trainer,
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    return trainer
+
+
+def _fit(trainer: L.Trainer, config: DictConfig, parts: _Parts) -> None:
+    resume = None if config.resume is None else str(checkpoint_of(resolve_path(config.resume)))
+    trainer.fit(parts.module, parts.data, ckpt_path=resume, weights_only=True)
+    parts.data.teardown("fit")
+    trainer.save_checkpoint(Path(trainer.default_root_dir) / LAST)
+
+
+def _conclude(
+    config: DictConfig, run: Path, parts: _Parts, trainer: L.Trainer, columns: dict[str, Summary], began: float
+) -> None:
+    before, after = columns["warm start"], columns["after"]
+    images = [str(paths) for paths, _ in parts.asked]
+    comparison = compare(before.correct, after.correct, groups=images, seed=config.seed)
+    wall = time.monotonic() - began
+    metrics = after.metrics() | {
+        name.replace("/", "_"): float(value) for name, value in trainer.callback_metrics.items() if "val/" in name
+    }
+    write_summary(
+        run,
+        {
+            "experiment": config.name,
+            "objective": str(config.objective["_target_"]).rsplit(".", 1)[-1],
+            "backbone": str(config.backbone.path),
+            "corpus": parts.files.name,
+            "seed": config.seed,
+            "git_sha": git_sha(),
+            "config_hash": config_hash(config),
+            "metrics": metrics,
+            "baseline": {
+                "majority": columns["majority baseline"].metrics(),
+                "warm_start": before.metrics(),
+                "difference": comparison.difference,
+                "difference_low": comparison.low,
+                "difference_high": comparison.high,
+            },
+            "throughput": _throughput(parts.module),
+            "wall_s": wall,
+            "steps": trainer.global_step,
+            "warm_start": None if parts.warm_start is None else str(parts.warm_start),
+            "pixel_limits": list(parts.backbone.processor.pixel_limits),
+            "dropped": dict(parts.data.dropped),
+        },
+    )
+    results = table(columns)
+    conclusion = comparison.conclusion
+    notes = [*parts.files.notes, *(f"left out {count}: {reason}" for reason, count in parts.data.dropped.items())]
+    write_report(
+        run, table=results, conclusion=conclusion, towers=format_report(parts.module.tower_report), notes=notes
+    )
+    say(f"\n{results}\n{conclusion}\n{clock(wall)} in all; report: {run / 'report.md'}")
+
+
+def _throughput(module: FineTuner) -> dict[str, float]:
+    seconds = max(module.training_seconds, 1e-9)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated() / 2**30
+    return {
+        "tokens_per_s": module.tokens_timed / seconds,
+        "examples_per_s": module.examples_timed / seconds,
+        "peak_memory_gb": peak,
+    }
+
+
+def _write_samples(run: Path, asked: list[Asked], columns: dict[str, tuple[list[str], Summary]]) -> None:
+    rows = []
+    for index, (images, question) in enumerate(asked):
+        rows.append(
+            {
+                "id": question.id,
+                "kind": question.kind,
+                "style": question.style,
+                "question": question.text,
+                "answer": question.answer,
+                "options": list(question.options),
+                "value": question.value,
+                "images": [str(path) for path in images],
+                "answers": {name: answers[index] for name, (answers, _) in columns.items()},
+                "correct": {name: summary.scores[index].correct for name, (_, summary) in columns.items()},
+                "parsed": {name: summary.scores[index].parsed for name, (_, summary) in columns.items()},
+            }
+        )
+    write_text(run / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _log(loggers: list[Any], summary: Summary, step: int) -> None:
+    for logger in loggers:
+        logger.log_metrics(summary.metrics("eval/"), step=step)
+        logger.save()
+
+
+def _log_metrics(loggers: list[Any], metrics: dict[str, float], trainer: L.Trainer) -> None:
+    say(f"step {trainer.global_step}: accuracy {100 * metrics['eval/accuracy']:.1f} % on a part of the questions")
+    for logger in loggers:
+        logger.log_metrics(metrics, step=trainer.global_step)
+
+
+def _family(asked: Asked) -> Any:
+    return by_family([asked])[0]
+
+
+def say(text: str) -> None:
+    """Print one message at once, so that it is seen in a log file while the run goes on."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, flush=True)
+
