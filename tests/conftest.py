@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spatial_lightning.backbones import Backbone
 
 for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read once, when torch and numpy load
     os.environ.setdefault(_threads, "1")
@@ -46,3 +50,54 @@ def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model directory of the embedded architecture with a tokenizer of its own; no weights, no shared data."""
+    from samples import TEXTS
+    from spatial_lightning.backbones.tiny import write_skeleton
+
+    folder = tmp_path_factory.mktemp("tiny")
+    write_skeleton(folder, TEXTS, vocabulary=400)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    """Three noisy RGB pictures of different sizes."""
+    from samples import write_pictures
+
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> Backbone:
+    """A random backbone in which attention matters (matrices three times as large as usual); never change it."""
+    from spatial_lightning.backbones import Backbone
+
+    torch.manual_seed(11)
+    backbone = Backbone(tiny_folder, weights="random")
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3)
+    return backbone
+
+
+@pytest.fixture
+def policy(tiny: Backbone) -> Backbone:
+    """A copy of the random backbone that a test may train."""
+    import copy
+
+    return copy.deepcopy(tiny)
+
+
+@pytest.fixture(scope="session")
+def separate(tiny: Backbone, tiny_folder: Path) -> Backbone:
+    """The same weights on the separate engine, two paths a forward; its model is the stock one."""
+    from spatial_lightning.backbones import Backbone
+
+    backbone = Backbone(tiny_folder, weights="random", engine="separate", paths_per_forward=2)
+    backbone.load_state_dict(tiny.state_dict())
+    return backbone

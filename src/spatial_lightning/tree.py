@@ -258,9 +258,9 @@ def pack(trees: Sequence[TokenTree], *, keys: bool = False) -> TreeBatch:
         first_node += len(tree.nodes)
         first_branch += tree.branches
     nodes = [node for tree in trees for node in tree.nodes]
-    keys = {tuple(sorted(image.tensors)) for image in images}
-    if len(keys) > 1:
-        raise TreeError(f"images of one row must have the same inputs, got {sorted(keys)}")
+    kinds = {tuple(sorted(image.tensors)) for image in images}
+    if len(kinds) > 1:
+        raise TreeError(f"images of one row must have the same inputs, got {sorted(kinds)}")
     inputs = sorted(images[0].tensors) if images else []
     return TreeBatch(
         ids=torch.cat([node.ids for node in nodes]),

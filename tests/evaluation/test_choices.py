@@ -37,6 +37,15 @@ def test_words_of_answers_in_any_order_never_raise(words):
     assert extract_choice(" ".join(words), ("yes", "no")) in (None, 0, 1)
 
 
+odd_cases = st.text(alphabet="ıİiIſsSKkΣσςßẞ. ", max_size=12)
+
+
+@given(odd_cases, st.lists(odd_cases, max_size=4))
+def test_letters_with_odd_cases_never_raise(answer, options):
+    choice = extract_choice(f"It is the {answer}", options)
+    assert choice is None or options[choice]
+
+
 @pytest.mark.parametrize(
     "unit",
     ["A", "(A) ", "A. ", "left ", "left or ", "not ", "yes, ", "therefore ", "answer: ", "final answer is ", "(", "\n"],
@@ -120,6 +129,7 @@ def test_a_list_of_the_options_does_not_decide_but_what_follows_does(options, da
         ("\\boxed{B}", ("left", "right"), 1),
         ("there are two of them", ("4", "2", "0"), 1),
         ("none of the choices (A) 4, (B) 3, (C) 5 is right", ("4", "3", "5"), None),
+        ("it is to the rıght.", ("left", "right"), 1),
         ("(E)", ("left", "right"), None),
         ("at this point a cup comes into view", ("left", "right"), None),
         ("A cup is to the right", ("left", "right"), 1),

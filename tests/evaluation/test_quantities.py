@@ -120,6 +120,7 @@ def test_feet_and_inches_add_up(feet, inches):
     ("text", "metres"),
     [
         ("half a meter", 0.5),
+        ("sıx ınches", 0.1524),
         ("one meter", 1),
         ("about a meter and a half", 1.5),
         ("two and a half meters", 2.5),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from spatial_lightning.backbones.processor import BackboneError
 from spatial_lightning.tree import TreeBatch
 
 TREE_ATTENTION = "token_tree"
+_SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 _CALL_COST = 40_000
 """What one more attention call costs, in query-key pairs: below this, padding two groups together is cheaper."""
 
@@ -37,6 +40,14 @@ class Group:
     def area(self) -> int:
         """Query-key pairs that the call computes, padding included."""
         return self.mask.numel()
+
+    def within(self, window: int | None) -> Bool[Tensor, "chains 1 queries keys"]:
+        """The mask of a layer that looks back ``window`` tokens along the path, itself included; None for all."""
+        length = self.mask.shape[-1]
+        if window is None or window >= length:
+            return self.mask
+        reach = self.mask.sum(-1, keepdim=True) - 1
+        return self.mask & (torch.arange(length, device=self.mask.device) > reach - window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +80,20 @@ def plan_attention(batch: TreeBatch) -> AttentionPlan:
     return AttentionPlan(tuple(padded for _, padded in groups), inverse)
 
 
+def require_shareable(config: Any) -> None:
+    """Refuse language towers whose layers carry state from token to token, past any attention function.
+
+    Raises:
+        BackboneError: a layer is neither full nor sliding attention.
+    """
+    other = sorted(set(getattr(config, "layer_types", None) or ()) - _SHAREABLE_LAYERS)
+    if other:
+        raise BackboneError(
+            f"{config.model_type} has layers of type {', '.join(other)}, which read a packed row as one sequence: "
+            "set backbone.engine=separate"
+        )
+
+
 def tree_attention(
     module: nn.Module,
     query: Float[Tensor, "1 heads tokens dim"],
@@ -79,9 +104,21 @@ def tree_attention(
     tree_plan: AttentionPlan,
     scaling: float | None = None,
     dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: object,
 ) -> tuple[Float[Tensor, "1 tokens heads dim"], None]:
-    """Attention of one layer over a packed row of token trees, in the signature of transformers' attention functions."""
+    """Attention of one layer over a packed row of token trees, in the signature of transformers' attention functions.
+
+    Raises:
+        BackboneError: the layer caps its scores or has attention sinks.
+    """
+    if softcap is not None or s_aux is not None:
+        raise BackboneError(
+            f"{type(module).__name__} {'caps its attention scores' if softcap is not None else 'has attention sinks'}, "
+            "which the shared engine cannot do: set backbone.engine=separate"
+        )
     repeats = query.shape[1] // key.shape[1]
     rows = [tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value)]
     outputs = []
@@ -92,7 +129,7 @@ def tree_attention(
         if repeats > 1:
             k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
         out = nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=group.mask, dropout_p=dropout, scale=scaling
+            q, k, v, attn_mask=group.within(sliding_window), dropout_p=dropout, scale=scaling
         )
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)[tree_plan.inverse].unsqueeze(0), None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,9 +14,9 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 
-from spatial_lightning.backbones.attention import TREE_ATTENTION, plan_attention
+from spatial_lightning.backbones.attention import TREE_ATTENTION, plan_attention, require_shareable
 from spatial_lightning.backbones.processor import BackboneError, Processor
 from spatial_lightning.tree import Prompt, TreeBatch
 
@@ -74,6 +75,7 @@ class Backbone(nn.Module):
         self.model = _load_model(self.path, weights, overrides or {}, getattr(torch, dtype), attention)
         self.engine = engine
         if engine == "shared":
+            require_shareable(self.decoder.config)
             # Set for good and not per call: a recomputed forward (checkpointing) must find the same function.
             self.decoder.config._attn_implementation = TREE_ATTENTION
         self.tower_modules = self._find_towers(towers or _KNOWN_TOWERS)
@@ -128,12 +130,13 @@ class Backbone(nn.Module):
         return found
 
     def fingerprint(self) -> str:
-        """Content hash of weights and processor: equal exactly when log-probabilities are."""
+        """Content hash of weights, architecture and processor: equal exactly when log-probabilities are."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(self.processor.fingerprint().encode())
+        digest.update(json.dumps(_architecture(self.model.config.to_dict()), sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def frozen_copy(self) -> Backbone:
@@ -222,12 +225,12 @@ class Backbone(nn.Module):
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
                 inputs = self._padded([prompts[i] for i in chosen], None, side="left")
-                with self._attention(self.attention):
+                with self._attention(self.attention), self._plain_generation():
                     output = self.model.generate(
                         **inputs,
                         max_new_tokens=max_new_tokens,
                         do_sample=False,
-                        eos_token_id=tokenizer.eos_token_id,
+                        eos_token_id=self._end_ids,
                         pad_token_id=self._pad_id,
                     )
                 new = output[:, inputs["input_ids"].shape[1] :]
@@ -236,6 +239,13 @@ class Backbone(nn.Module):
         finally:
             self.train(training)
         return answers
+
+    @property
+    def _end_ids(self) -> list[int]:
+        """Tokens that end an answer: the tokenizer's own and the end-of-turn marker that training teaches."""
+        tokenizer = self.processor.tokenizer
+        ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(self.processor.frame(0).answer_end)}
+        return sorted(end for end in ends if end is not None)
 
     @property
     def _pad_id(self) -> int:
@@ -260,6 +270,16 @@ class Backbone(nn.Module):
         if images:
             inputs["mm_token_type_ids"] = (ids == self.processor.image_token_id).int() * mask.int()
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+
+    @contextmanager
+    def _plain_generation(self) -> Iterator[None]:
+        """Leave out the sampling defaults of the model directory, some of which (repetition penalty) bend greedy answers."""
+        before = self.model.generation_config
+        self.model.generation_config = GenerationConfig()
+        try:
+            yield
+        finally:
+            self.model.generation_config = before
 
     @contextmanager
     def _attention(self, name: str) -> Iterator[None]:
@@ -293,6 +313,17 @@ def _load_model(path: str, weights: str, overrides: Mapping[str, Any], dtype: to
         if info.get(problem):
             raise BackboneError(f"weights in {path} do not fit its config: {problem} {sorted(map(str, info[problem]))[:5]}")
     return model
+
+
+def _architecture(config: Any) -> Any:
+    """A configuration without the parts that say where it came from."""
+    if isinstance(config, Mapping):
+        return {
+            key: _architecture(value)
+            for key, value in config.items()
+            if key not in ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "use_cache")
+        }
+    return config
 
 
 def _override(config: Any, name: str, value: Any) -> None:

@@ -130,7 +130,11 @@ class Processor:
         return ChatFrame(prefix, question_end, marker)
 
     def next_turn(self, images: int) -> str:
-        """Text from the end-of-turn marker of an answer to the observation with ``images`` pictures that follows it."""
+        """Text from the end-of-turn marker of an answer to the observation with ``images`` pictures that follows it.
+
+        Raises:
+            BackboneError: the template drops the pictures.
+        """
         observation = [{"type": "image"}] * images + [{"type": "text", "text": _OBSERVATION}]
         messages = [
             {"role": "user", "content": [{"type": "text", "text": _QUESTION}]},
@@ -138,7 +142,13 @@ class Processor:
             {"role": "user", "content": observation},
         ]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False)
-        return text.split(_ANSWER)[1].split(_OBSERVATION)[0].removeprefix(self.frame(0).answer_end)
+        turn = text.split(_ANSWER)[1].split(_OBSERVATION)[0].removeprefix(self.frame(0).answer_end)
+        if turn.count(self.image_token) != images:
+            raise BackboneError(
+                f"the chat template of {self.path} writes {turn.count(self.image_token)} image placeholders "
+                f"({self.image_token}) for {images} images before an observation"
+            )
+        return turn
 
     def tokenize(self, text: str, image_tokens: Sequence[int] = ()) -> tuple[Int[Tensor, " n"], Int[Tensor, "n 2"]]:
         """Token ids of a piece of text and the character span of each; image placeholders are repeated.

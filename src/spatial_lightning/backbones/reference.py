@@ -127,7 +127,10 @@ class CachedReference(Reference):
         for identity, key, targets in zip(batch.tree_ids, batch.tree_keys, batch.tree_targets, strict=True):
             value = self._find(key)
             if value is None or value.size != targets:
-                raise BackboneError(f"example {identity} is not in the reference cache {self.path}: run with reference.refill=true")
+                raise BackboneError(
+                    f"example {identity} is not in the reference cache {self.path}: its record or picture has changed since; "
+                    "delete the file to compute it anew"
+                )
             values.append(torch.from_numpy(value))
         return torch.cat(values).to(batch.ids.device)
 
@@ -137,13 +140,20 @@ class CachedReference(Reference):
                 row = database.execute("SELECT value FROM logps WHERE key = ?", (key,)).fetchone()
             if row is None:
                 return None
+            if len(row[0]) % 4:
+                raise BackboneError(f"the reference cache {self.path} is damaged: delete the file to compute it anew")
             self._memory[key] = np.frombuffer(row[0], dtype=np.float32).copy()
         return self._memory[key]
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=60.0)) as database, database:
-            yield database
+        try:
+            with closing(sqlite3.connect(self.path, timeout=60.0)) as database, database:
+                yield database
+        except sqlite3.DatabaseError as error:
+            raise BackboneError(
+                f"the reference cache {self.path} cannot be used ({error}): delete the file to compute it anew"
+            ) from error
 
 
 ReferenceKind = Literal["none", "frozen_copy", "cached"]

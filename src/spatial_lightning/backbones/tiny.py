@@ -83,7 +83,7 @@ def _train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokeniz
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"</?[a-z]+>|\s?\d|[<>/%:.,?=()]+|\s?[^\s\d<>/%:.,?=()]+|\s"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(r"</?[a-z]+>|\s?\d|[%:.,?=()]+|\s?[^\s\d<>/%:.,?=()]+|[\s<>/]"), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

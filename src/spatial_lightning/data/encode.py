@@ -13,7 +13,6 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from spatial_lightning.records import (
-    REASONING,
     SEGMENTS,
     ImageQuestions,
     PreferencePair,
@@ -107,10 +106,10 @@ class Encoder:
         branch = 0
         for step in record.steps:
             here = parent
-            for text in (step.text, *(attempt for attempt, _ in step.rejected)):
+            for attempt, text in enumerate((step.text, *(text for text, _ in step.rejected))):
                 ids, _ = self.processor.tokenize(text + tree.frame.answer_end)
                 node = tree.add(here, ids, torch.ones_like(ids).bool(), branch=branch)
-                parent = node if text is step.text else parent
+                parent = node if attempt == 0 else parent
                 branch += 1
             if step.observation or step.images:
                 self._check(step.observation)
@@ -137,7 +136,7 @@ class Encoder:
         for part in response.segments:
             segment[(spans[:, 0] >= part.start) & (spans[:, 0] < part.end)] = SEGMENTS.index(part.name)
         if response.segments:
-            segment[spans[:, 0] >= len(response.text)] = SEGMENTS.index(REASONING)
+            segment[spans[:, 0] >= len(response.text)] = SEGMENTS.index(response.segments[-1].name)
         if self.shuffle_segments:
             seed = int.from_bytes(hashlib.blake2b(identity.encode() + response.text.encode(), digest_size=7).digest())
             segment = segment[torch.randperm(ids.numel(), generator=torch.Generator().manual_seed(seed))]

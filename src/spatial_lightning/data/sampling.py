@@ -34,6 +34,11 @@ class StepSampler(Sampler[list[int]]):
         self.epoch = 0
         self._skip: tuple[int, int] = (0, 0)
 
+    @property
+    def sampler(self) -> StepSampler:
+        """Itself: Lightning announces epochs to the ``sampler`` of a batch sampler, never to the batch sampler."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration goes through."""
         self.epoch = epoch

@@ -7,10 +7,12 @@ import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import lightning as L
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,6 +22,9 @@ from spatial_lightning.records import BadRows, ImageQuestions, PreferencePair, Q
 from spatial_lightning.tree import TokenTree, TreeBatch, TreeError, pack, split_by_budget
 
 RecordT = TypeVar("RecordT", ImageQuestions, PreferencePair)
+
+_UNUSABLE, _OVERLONG = 1, 2
+_REASONS = {_UNUSABLE: "cannot be encoded", _OVERLONG: "longer than the token budget"}
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +73,10 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
         self.max_bad_fraction, self.val_examples = max_bad_fraction, val_examples
         self.num_workers, self.seed = num_workers, seed
         self.records: dict[str, list[RecordT]] = {}
-        self.dropped: Counter[str] = Counter()
         self.pack_keys = False
-        self._sampler: StepSampler | None = None
-        self._resume: dict[str, int] | None = None
+        self._unread: Counter[str] = Counter()
+        self._places: dict[str, int] = {}
+        self._lost = torch.zeros(0, dtype=torch.uint8)
 
     # ------------------------------------------------------------------ for the leaves
 
@@ -101,8 +106,12 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
                     raise RecordError(f"{path} holds no usable record")
                 for reason, count in bad.reasons.items():
                     log.warning("%s: left out %d rows: %s", path, count, reason)
-                    self.dropped[reason] += count
+                    self._unread[reason] += count
                 self.records[split] = good
+        records = [record for split in self.records.values() for record in split]
+        self._places = {record.id: place for place, record in enumerate(records)}
+        # Shared with loader processes, one place a record: each example is counted once, whoever meets it how often.
+        self._lost = torch.zeros(len(records), dtype=torch.uint8).share_memory_()
 
     def _with_images(self, records: Iterator[RecordT], path: Path, bad: BadRows) -> Iterator[RecordT]:
         checked: dict[Path, str | None] = {}
@@ -118,12 +127,26 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
                 bad.good -= 1
                 bad.add(f"{path}: record {record.id}", problem, "image missing or unreadable")
 
+    @property
+    def dropped(self) -> Counter[str]:
+        """Examples left out so far, by reason, each counted once."""
+        met = Counter(_REASONS[code] for code in self._lost[self._lost > 0].tolist())
+        return self._unread + met
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one pass over the training examples."""
+        return len(StepSampler(len(self.records["train"]), self.batch_size))
+
     def fingerprint(self) -> str:
-        """Content hash of the corpus and of how it is encoded."""
+        """Content hash of the corpus, of how it is encoded and of which examples fit; pictures count by their size."""
         digest = hashlib.blake2b(digest_size=16)
         for path in self.files.values():
             digest.update(path.read_bytes())
-        settings = (self.encoder.system, self.encoder.segment_context, self.encoder.shuffle_segments, self.val_examples)
+        for image in sorted({image for records in self.records.values() for r in records for image in r.images}):
+            digest.update(f"{image.name},{image.stat().st_size};".encode())
+        encoder = self.encoder
+        settings = (encoder.system, encoder.segment_context, encoder.shuffle_segments, self.val_examples, self.token_budget)
         digest.update(repr(settings).encode())
         return digest.hexdigest()
 
@@ -133,21 +156,17 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
         """Steps of packed rows in shuffled order, resumable in the middle of an epoch."""
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        self._sampler = StepSampler(
-            len(self.records["train"]), self.batch_size, seed=self.seed, rank=rank, world_size=world
-        )
-        if self._resume is not None:
-            self._sampler.resume(**self._resume)
-        return self._loader("train", self._sampler)
+        sampler = StepSampler(len(self.records["train"]), self.batch_size, seed=self.seed, rank=rank, world_size=world)
+        return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader[list[TreeBatch]]:
         """Held-out examples in their own order."""
         return self._loader("val", StepSampler(len(self._held_out()), self.batch_size, shuffle=False))
 
     def _loader(self, split: str, sampler: StepSampler) -> DataLoader[list[TreeBatch]]:
-        examples = _Examples(self, split, sampler)
-        return DataLoader(
-            examples,
+        return StepLoader(
+            self,
+            _Examples(self, split, sampler),
             batch_sampler=sampler,
             collate_fn=self.rows,
             num_workers=self.num_workers,
@@ -163,57 +182,73 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
         return [row.to(device, non_blocking=True) for row in batch]
 
     def rows(self, trees: Sequence[TokenTree | None]) -> list[TreeBatch]:
-        """Pack the trees of one step into rows under the token budget."""
-        fitting = [tree for tree in trees if tree is not None and self._fits(tree)]
-        return [pack(row, keys=self.pack_keys) for row in split_by_budget(fitting, self.token_budget)]
+        """Pack the trees of one step into rows under the token budget; no row where every example was left out."""
+        present = [tree for tree in trees if tree is not None]
+        return [pack(row, keys=self.pack_keys) for row in split_by_budget(present, self.token_budget)]
 
     def reference_rows(self, limit: int | None = None) -> Iterator[TreeBatch]:
-        """Every example that training or validation can meet, packed with content hashes."""
-        records = [*self.records["train"], *self._held_out()][:limit]
+        """Every example that training or validation can meet, or the first ``limit``, packed with content hashes."""
+        records = [*self.records["train"], *self._held_out()]
         trees = (self.tree(record, epoch=0) for record in records)
-        fitting = (tree for tree in trees if tree is not None and self._fits(tree))
-        for row in split_by_budget(fitting, self.token_budget):
+        usable = islice((tree for tree in trees if tree is not None), limit)
+        for row in split_by_budget(usable, self.token_budget):
             yield pack(row, keys=True)
 
     def tree(self, record: RecordT, *, epoch: int | None) -> TokenTree | None:
-        """One record encoded; None, and counted, where it cannot be.
+        """One record encoded; None, and counted, where it cannot be or is longer than the token budget.
 
         Raises:
             RecordError: the record is bad and ``max_bad_fraction`` is used up.
+            TreeError: the record is too long and ``on_overlong`` is ``error``, or no training example is left.
         """
         try:
-            return self.encode(record, epoch=epoch)
+            tree = self.encode(record, epoch=epoch)
         except (RecordError, TreeError) as error:
-            self._drop(f"record {record.id}: {error}", str(type(error).__name__))
+            self._drop(record, f"record {record.id}: {error}", _UNUSABLE)
+            if int((self._lost == _UNUSABLE).sum()) > self.max_bad_fraction * len(self._lost):
+                raise RecordError(
+                    f"record {record.id}: {error}\nFix it, or raise data.max_bad_fraction (now {self.max_bad_fraction:g})."
+                ) from error
             return None
-
-    def _fits(self, tree: TokenTree) -> bool:
         if tree.tokens <= self.token_budget:
-            return True
+            return tree
         problem = f"{tree.id}: {tree.tokens} tokens are more than data.token_budget={self.token_budget}"
         if self.on_overlong == "error":
             raise TreeError(f"{problem}; raise the budget or set data.on_overlong=drop")
-        self._drop(problem, "longer than the token budget", limited=False)
-        return False
+        self._drop(record, problem, _OVERLONG)
+        if bool(self._lost[: len(self.records["train"])].all()):
+            raise TreeError(f"no training example can be used; the last one: {problem}. Raise the budget.")
+        return None
 
-    def _drop(self, problem: str, reason: str, *, limited: bool = True) -> None:
-        self.dropped[reason] += 1
-        total = sum(len(records) for records in self.records.values())
-        if limited and self.dropped[reason] > self.max_bad_fraction * total:
-            raise RecordError(f"{problem}\nFix it, or raise data.max_bad_fraction (now {self.max_bad_fraction:g}).")
-        log.warning("left out %s", problem)
+    def _drop(self, record: RecordT, problem: str, reason: int) -> None:
+        place = self._places[record.id]
+        if not self._lost[place]:
+            self._lost[place] = reason
+            log.warning("left out %s", problem)
 
-    # ------------------------------------------------------------------ resuming
+    def position(self) -> dict[str, int]:
+        """Where in the order of examples training stands: the epoch, and its steps whose update is done."""
+        assert self.trainer is not None
+        # Not `completed`, which Lightning raises behind the hook in which checkpoints are written.
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        return {"epoch": self.trainer.current_epoch, "steps": done}
+
+
+class StepLoader(DataLoader["list[TreeBatch]"]):
+    """Loads packed steps; its state lets a run go on in the middle of an epoch without reading what it has seen."""
+
+    def __init__(self, module: TreeDataModule[Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.module = module
 
     def state_dict(self) -> dict[str, int]:
-        """Where in the order of examples training stands."""
-        assert self.trainer is not None
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        return {"epoch": self.trainer.current_epoch, "steps": progress.completed}
+        """See :meth:`TreeDataModule.position`."""
+        return self.module.position()
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue behind the examples that a saved run has seen."""
-        self._resume = {"epoch": state_dict["epoch"], "steps": state_dict["steps"]}
+        assert isinstance(self.batch_sampler, StepSampler)
+        self.batch_sampler.resume(**state)
 
 
 class _Examples(Dataset["TokenTree | None"]):
@@ -237,6 +272,6 @@ def _image_problem(path: Path) -> str | None:
             return None
     except FileNotFoundError:
         return f"image {path} does not exist"
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return f"image {path} cannot be read: {error}"
 

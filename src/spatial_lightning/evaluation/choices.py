@@ -60,8 +60,9 @@ class _Reader:
         for index, name in enumerate(names):
             for synonym in _SYNONYMS.get(name, (name,)) if name else ():
                 self.index.setdefault(synonym, index)
-        spelled = [_spelled(name) for name in sorted(self.index, key=len, reverse=True)]
-        self.names = re.compile("|".join(spelled) or r"(?!)", re.IGNORECASE)
+        # One group a name: which one matched is then known without comparing cases a second time.
+        self.spelled = sorted(self.index, key=len, reverse=True)
+        self.names = re.compile("|".join(f"({_spelled(name)})" for name in self.spelled) or r"(?!)", re.IGNORECASE)
         self.listing = _listing(names)
 
     def read(self, text: str) -> int | None:
@@ -81,6 +82,9 @@ class _Reader:
                 return index
         sentences = _SENTENCE.findall(text)
         return self._last_bracketed(sentences) if _BRACKETED.search(text) else self._best_sentence(sentences)
+
+    def _name(self, match: re.Match[str]) -> str:
+        return self.spelled[(match.lastindex or 1) - 1]
 
     def _letter(self, letter: str | None) -> int | None:
         index = ord(letter.upper()) - ord("A") if letter and letter.isascii() else -1
@@ -103,7 +107,8 @@ class _Reader:
         if match := _LEADING.match(text):
             return self._letter(next(filter(None, match.groups()), None))
         match = self.names.match(text)
-        return self.index[_key(match[0])] if match and _key(match[0]) in (*_YES, *_NO) else None
+        name = self._name(match) if match else ""
+        return self.index[name] if name in (*_YES, *_NO) else None
 
     def _first_named(self, text: str) -> int | None:
         for sentence in _SENTENCE.findall(text):
@@ -138,7 +143,7 @@ class _Reader:
             return bracketed
         aside = _ASIDE.search(sentence)
         end = aside.start() if aside else len(sentence)
-        named = [self.index[_key(match[0])] for match in self.names.finditer(sentence) if match.start() <= end]
+        named = [self.index[self._name(match)] for match in self.names.finditer(sentence) if match.start() <= end]
         if not named:
             letters = (self._letter(match[1]) for match in _LABELLED.finditer(sentence, 0, end))
             named = [index for index in letters if index is not None]

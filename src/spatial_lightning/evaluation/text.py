@@ -16,7 +16,21 @@ SMALL_NUMBERS = {word: value for value, word in enumerate(_UP_TO_NINETEEN.split(
 TENS = {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
 
 _TYPOGRAPHY = str.maketrans(
-    {"’": "'", "‘": "'", "′": "'", "´": "'", "″": '"', "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "‑": "-"}
+    {
+        "ı": "i",
+        "İ": "I",
+        "’": "'",
+        "‘": "'",
+        "′": "'",
+        "´": "'",
+        "″": '"',
+        "“": '"',
+        "”": '"',
+        "–": "-",
+        "—": "-",
+        "−": "-",
+        "‑": "-",
+    }
 )
 _TEX_GROUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit|boxed)\s*\{([^{}]*)\}")
 _TEX_SPACE = re.compile(r"\\[,;:! ]|~")

@@ -20,6 +20,7 @@ from transformers import get_scheduler
 from spatial_lightning.backbones.backbone import Backbone
 from spatial_lightning.backbones.reference import CachedReference, FrozenCopy, Reference, ReferenceKind
 from spatial_lightning.backbones.towers import TowerPlan, TowerReport
+from spatial_lightning.modules.ranks import summed
 from spatial_lightning.tree import TreeBatch
 
 Counts = Mapping[str, float]
@@ -129,7 +130,7 @@ class FineTuner(L.LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Fix the reference policy at the weights as they are before any training or resuming."""
-        if stage == "fit" and self.needs_reference and not self._reference:
+        if stage in ("fit", "validate") and self.needs_reference and not self._reference:
             self._reference = [self._make_reference()]
 
     def on_fit_start(self) -> None:
@@ -149,16 +150,20 @@ class FineTuner(L.LightningModule, ABC):
         self._step_began = time.perf_counter()
 
     def training_step(self, batch: Sequence[TreeBatch], batch_idx: int) -> None:
-        """One optimizer step over all rows of ``batch``."""
+        """One optimizer step over all rows of ``batch``; a step whose examples were all left out moves nothing."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, L.pytorch.core.optimizer.LightningOptimizer)
-        totals = self._totals(batch)
+        totals = summed(self._counted(batch), self._world_size)
         metrics: dict[str, float] = {}
+        if not batch and self._world_size > 1:
+            self.manual_backward(self._anchor())
         for index, row in enumerate(batch):
-            with self._synchronised(index == len(batch) - 1):
+            last = index == len(batch) - 1
+            with self._synchronised(last):
                 loss, row_metrics = self.loss(row, totals)
                 self._require_finite(loss, "loss", batch)
-                self.manual_backward(loss * self._world_size)
+                anchor = self._anchor() if last and self._world_size > 1 else 0.0
+                self.manual_backward(loss * self._world_size + anchor)
             for name, value in {"loss": loss.detach(), **row_metrics}.items():
                 metrics[name] = metrics.get(name, 0.0) + float(value)
         norm = torch.nn.utils.clip_grad_norm_(
@@ -173,8 +178,10 @@ class FineTuner(L.LightningModule, ABC):
         self._log_step(batch, metrics, float(norm))
 
     def validation_step(self, batch: Sequence[TreeBatch], batch_idx: int) -> None:
-        """Objective and metrics on held-out examples."""
-        totals = self._totals(batch)
+        """Objective and metrics on held-out examples, which every rank goes through."""
+        if not batch:
+            return
+        totals = self._counted(batch)
         metrics: dict[str, float] = {}
         for row in batch:
             loss, row_metrics = self.loss(row, totals)
@@ -218,37 +225,63 @@ class FineTuner(L.LightningModule, ABC):
         self.tokens_seen, self.examples_seen = checkpoint["seen"]["tokens"], checkpoint["seen"]["examples"]
 
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run (Lightning's own estimate would restart stateful loaders)."""
+        """Optimizer steps of the whole run (Lightning's own estimate would restart stateful loaders).
+
+        Raises:
+            ValueError: the trainer has no limit in steps or epochs.
+        """
         trainer = self.trainer
-        if trainer.max_steps and trainer.max_steps > 0:
-            return trainer.max_steps
-        return int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+        limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            limits.append(trainer.max_epochs * self._steps_per_epoch())
+        if not limits:
+            raise ValueError("the learning-rate schedule needs an end: set trainer.max_steps or trainer.max_epochs")
+        return min(limits)
 
     # ------------------------------------------------------------------ details
 
     def _make_reference(self) -> Reference:
+        strategy = self.trainer.strategy
+        precision = strategy.precision_plugin
+        # Lightning converts and moves the model behind this hook; the reference must see it as training will.
+        precision.convert_module(self.backbone).to(strategy.root_device)
         if self.reference_kind == "frozen_copy":
             return FrozenCopy(self.backbone)
-        cache = CachedReference(self.backbone, self.cache_folder)
+        mixed = "mixed" in str(self.trainer.precision)
+        cache = CachedReference(
+            self.backbone, self.cache_folder / str(self.trainer.precision) if mixed else self.cache_folder
+        )
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        if not cache.is_complete(data.fingerprint()):
-            cache.fill(self.backbone, data.reference_rows(), data.fingerprint())
-        first = next(iter(data.reference_rows(limit=1)))
-        cache.check(self.backbone, first.to(self.backbone.device))
+        corpus = data.fingerprint()
+        with precision.forward_context():
+            if self.trainer.local_rank == 0 and not cache.is_complete(corpus):
+                cache.fill(self.backbone, data.reference_rows(), corpus)
+            strategy.barrier("reference cache")
+            for row in data.reference_rows(limit=1):
+                cache.check(self.backbone, row.to(self.backbone.device))
         return cache
 
-    def _totals(self, batch: Sequence[TreeBatch]) -> dict[str, float]:
+    def _counted(self, batch: Sequence[TreeBatch]) -> dict[str, float]:
+        """Denominators of this rank's share of a step."""
         totals: dict[str, float] = {}
         for row in batch:
             for name, value in self.counts(row).items():
                 totals[name] = totals.get(name, 0.0) + value
-        if self._world_size > 1:
-            names = sorted(totals)
-            summed = self.trainer.strategy.reduce(
-                torch.tensor([totals[name] for name in names], dtype=torch.float64, device=self.device), reduce_op="sum"
-            )
-            totals = dict(zip(names, summed.tolist(), strict=True))
         return totals
+
+    def _anchor(self) -> Float[Tensor, ""]:
+        """A zero that every trained weight has a part in: ranks wait for each other's gradient of each of them."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return torch.stack([parameter.sum().float() for parameter in trained]).sum() * 0.0
+
+    def _steps_per_epoch(self) -> int:
+        trainer = self.trainer
+        data = getattr(trainer, "datamodule", None)
+        if not hasattr(data, "steps_per_epoch"):
+            trainer.fit_loop.setup_data()
+            return int(trainer.num_training_batches)
+        limit = trainer.limit_train_batches
+        return min(data.steps_per_epoch, limit) if isinstance(limit, int) else int(data.steps_per_epoch * (limit or 1.0))
 
     @property
     def _world_size(self) -> int:
@@ -275,8 +308,16 @@ class FineTuner(L.LightningModule, ABC):
             )
 
     def _log_step(self, batch: Sequence[TreeBatch], metrics: dict[str, float], norm: float) -> None:
-        tokens = sum(row.tokens for row in batch)
-        examples = sum(len(row.tree_ids) for row in batch)
+        own = {
+            "tokens": sum(row.tokens for row in batch),
+            "examples": sum(len(row.tree_ids) for row in batch),
+            "targets": sum(row.targets.numel() for row in batch),
+        }
+        work = summed(own, self._world_size)
+        metrics = summed(metrics, self._world_size)
+        tokens, examples = int(work["tokens"]), int(work["examples"])
+        if not examples:
+            return
         self.tokens_seen += tokens
         self.examples_seen += examples
         seconds = time.perf_counter() - self._step_began
@@ -287,6 +328,6 @@ class FineTuner(L.LightningModule, ABC):
             self.examples_timed += examples
             self.training_seconds += seconds
         metrics["gradient_norm"] = norm
-        metrics["trained_share"] = sum(row.targets.numel() for row in batch) / max(1, tokens)
+        metrics["trained_share"] = work["targets"] / tokens
         self.log("loss", metrics["loss"], prog_bar=True, logger=False)
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=max(1, examples))

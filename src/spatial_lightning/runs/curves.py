@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,10 +22,9 @@ WARM_START = "warm start"
 # Okabe and Ito's palette: tells lines apart for colour-blind readers too.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#666666"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "font.size": 9,
-    "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -145,12 +145,16 @@ def _plots(curves: Mapping[str, Curve]) -> Iterator[tuple[str, str, Sequence[Pan
         Line("eval/accuracy", "all questions", BLUE, from_start=True),
         Line("eval/macro_accuracy", "mean over kinds", GREEN, from_start=True),
     )
-    yield "accuracy", "Accuracy on the evaluation questions", [Panel("Accuracy", "%", accuracy, scale=100)]
+    yield (
+        "accuracy",
+        "Accuracy on the evaluation questions; dashed: before training",
+        [Panel("Accuracy", "%", accuracy, scale=100)],
+    )
     by_kind = [
-        Panel(kind, "%", (Line(prefix + kind, "", BLUE, from_start=True),), scale=100, limits=(0, 100))
+        Panel(kind, "%", (Line(prefix + kind, "", BLUE, from_start=True),), scale=100, limits=(-4, 104))
         for kind in kinds
     ]
-    yield "accuracy_by_kind", "Accuracy of each question kind", by_kind
+    yield "accuracy_by_kind", "Accuracy of each question kind; dashed: before training", by_kind
     yield "loss", "Loss in training and validation", [Panel("Loss", "loss", _train_and_val("loss"))]
     margins = [
         Panel("Reward margin", "nats", _train_and_val("reward_margin")),
@@ -189,7 +193,7 @@ def _draw(panels: Sequence[Panel], curves: Mapping[str, Curve], path: Path) -> N
     rows = math.ceil(len(panels) / columns)
     is_grid = len(panels) > 2
     width, height = (2.4, 1.9) if is_grid else (4.8, 3.2)
-    with matplotlib.rc_context(_STYLE | ({"axes.titlesize": 8} if is_grid else {})):
+    with matplotlib.rc_context({**_STYLE, "axes.titlesize": 8 if is_grid else 10}):
         # A figure of its own, not pyplot's: no global state, no display, nothing left open.
         figure = Figure(figsize=(width * columns, height * rows), dpi=130, layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=panels[0].limits is not None)
@@ -197,6 +201,9 @@ def _draw(panels: Sequence[Panel], curves: Mapping[str, Curve], path: Path) -> N
             _draw_panel(axes, panel, curves)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
+        if panels[0].limits is not None:
+            for axes in grid[:, 1:].flat:
+                axes.set_ylabel("")
         for axes in grid.flat[max(0, len(panels) - columns) : len(panels)]:
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("optimizer step")

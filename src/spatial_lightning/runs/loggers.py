@@ -45,4 +45,4 @@ def finish_loggers(loggers: list[Logger]) -> None:
     if any(isinstance(logger, WandbLogger) for logger in loggers):
         import wandb
 
-        wandb.finish(quiet=True)
+        wandb.finish()

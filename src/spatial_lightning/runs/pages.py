@@ -5,22 +5,21 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from html import escape
 from pathlib import Path
 from string import Template
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from spatial_lightning.runs.answers import Answered, pick
 from spatial_lightning.runs.directory import write_text
+from spatial_lightning.runs.samples import Sample, pick_samples
 
 LARGEST_SIDE = 512
 _EMBEDDED_AS_IS = {"PNG": "image/png", "JPEG": "image/jpeg"}
 
 
-def write_samples_page(path: Path, rows: Sequence[Answered], *, title: str, limit: int = 120) -> int:
-    """Write at most ``limit`` of the rows, chosen by :func:`pick`, as one HTML file and return how many there are.
+def write_samples_page(path: Path, rows: Sequence[Sample], *, title: str, limit: int = 120) -> int:
+    """Write at most ``limit`` of the rows, chosen by :func:`pick_samples`, as one HTML file; return how many it shows.
 
     Pictures are embedded, those with a side above 512 pixels shrunk to it; one that is missing or cannot be read is
     named instead.
@@ -28,14 +27,12 @@ def write_samples_page(path: Path, rows: Sequence[Answered], *, title: str, limi
     Raises:
         ValueError: a limit below 1.
     """
-    shown = pick(rows, limit)
+    shown = pick_samples(rows, limit)
     changed = sum(row.change != "same" for row in rows)
-    lead = f"{len(shown):,} of {len(rows):,} evaluation questions. "
+    lead = f"{len(shown):,} of {len(rows):,} evaluation questions"
+    lead += f", those whose verdict changed ({changed:,} in all) first." if changed else "."
     if len(shown) < len(rows):
-        lead += (
-            f"They were picked to be looked at, evenly over the kinds and the {changed:,} changed verdicts first: "
-            "shares on this page are no results."
-        )
+        lead += " They were picked to be looked at, evenly over the kinds: shares on this page are no results."
     page = _PAGE.substitute(
         title=escape(title),
         lead=escape(lead),
@@ -52,7 +49,7 @@ def _options(names: Iterable[str]) -> str:
     return "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in sorted(set(names)))
 
 
-def _sample(row: Answered) -> str:
+def _sample(row: Sample) -> str:
     pictures = "".join(_picture(image) for image in row.images) or '<p class="missing">no picture saved</p>'
     options = f'<p class="options">options: {escape(" / ".join(row.options))}</p>' if row.options else ""
     length = f" <small>({row.value:.4g} m)</small>" if row.value is not None else ""
@@ -69,11 +66,11 @@ def _sample(row: Answered) -> str:
 </article>"""
 
 
-def _change(row: Answered) -> str:
+def _change(row: Sample) -> str:
     return "" if row.change == "same" else f' <em class="{row.change}">{row.change}</em>'
 
 
-def _answer(row: Answered, column: str) -> str:
+def _answer(row: Sample, column: str) -> str:
     verdict = {True: ("right", "✓ right"), False: ("wrong", "✗ wrong"), None: ("", "not judged")}
     css, words = verdict[row.correct.get(column)]
     if not row.parsed.get(column, True):
@@ -90,7 +87,6 @@ def _picture(path: Path) -> str:
     return f'<img alt="{escape(path.name)}" src="{source}">'
 
 
-@lru_cache(maxsize=8)
 def _embedded(path: Path) -> tuple[str | None, str]:
     """The picture as a data URI, or None and what is wrong with it."""
     if not path.is_file():
@@ -103,13 +99,13 @@ def _embedded(path: Path) -> tuple[str | None, str]:
                 data, kind = _as_jpeg(picture), "image/jpeg"
             else:
                 picture.load()
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None, "picture cannot be read"
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}", ""
 
 
 def _as_jpeg(picture: Image.Image) -> bytes:
-    small = picture.convert("RGB")
+    small = ImageOps.exif_transpose(picture).convert("RGB")
     small.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)

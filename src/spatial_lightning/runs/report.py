@@ -13,12 +13,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from spatial_lightning.records import BadRows
-from spatial_lightning.runs.answers import read_answers
 from spatial_lightning.runs.curves import Curve, Plot, draw_plots, read_curves
 from spatial_lightning.runs.directory import write_text
 from spatial_lightning.runs.pages import write_samples_page
+from spatial_lightning.runs.samples import read_samples
 
 EVALUATION_PLOTS = ("accuracy", "accuracy_by_kind")
+
+_HOW_TO_READ = "Where a line is drawn twice, the thin one is every logged step and the thick one its running mean."
 
 
 def write_report(run: Path, *, table: str, conclusion: str, towers: str, notes: Sequence[str] = ()) -> Path:
@@ -55,7 +57,7 @@ def write_report(run: Path, *, table: str, conclusion: str, towers: str, notes: 
         *_pictures(in_results),
         _samples(run, summary),
         "## Training",
-        *(_pictures(in_training) or ["No training curves were logged."]),
+        *([_HOW_TO_READ, *_pictures(in_training)] if in_training else ["No training curves were logged."]),
         "### What was trained",
         _block(towers),
         "### Throughput",
@@ -84,7 +86,9 @@ def _what_was_run(summary: Mapping[str, Any], curves: Mapping[str, Curve]) -> st
         f"Backbone {_code(summary.get('backbone'))} trained on corpus {_code(summary.get('corpus'))} with objective "
         f"{_code(summary.get('objective'))} and seed {_code(summary.get('seed'))}"
     )
-    if curves:
+    if (steps := _finite(summary.get("steps"))) is not None:
+        text += f", for {steps:,.0f} optimizer steps"
+    elif curves:
         text += f", logged up to optimizer step {max(int(curve.steps[-1]) for curve in curves.values()):,}"
     if (seconds := _finite(summary.get("wall_s"))) is not None:
         text += f", in {_duration(seconds)}"
@@ -97,7 +101,7 @@ def _pictures(plots: Sequence[Plot]) -> list[str]:
 
 def _samples(run: Path, summary: Mapping[str, Any]) -> str:
     bad = BadRows()
-    rows = read_answers(run / "samples.jsonl", bad)
+    rows = read_samples(run / "samples.jsonl", bad)
     unread = ""
     if bad.bad:
         first = _plain(bad.places[0].removeprefix(f"{run}/"))
@@ -130,6 +134,9 @@ def _provenance(run: Path, summary: Mapping[str, Any]) -> str:
     sha = summary.get("git_sha")
     changed = " (the working tree differed from it)" if str(sha).endswith("+") else ""
     lines += [f"- git commit: {_code(sha)}{changed}", f"- config hash: {_code(summary.get('config_hash'))}"]
+    if "warm_start" in summary:
+        start = summary["warm_start"]
+        lines.append(f"- warm start: {'the weights the backbone comes with' if start is None else _code(start)}")
     if (run / "config.yaml").is_file():
         lines.append("- every setting, resolved: [config.yaml](config.yaml)")
     return "\n".join(lines)

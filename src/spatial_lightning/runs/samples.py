@@ -1,20 +1,22 @@
-"""The answers a run saved: read from ``samples.jsonl``, and a fair choice of them to look at."""
+"""The answers that a run saved in ``samples.jsonl``, and an even choice of them to look at."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from spatial_lightning.records import BadRows
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class Sample:
     """One evaluation question with what each column (e.g. ``warm start``, ``after``) answered.
 
     Attributes:
@@ -51,7 +53,7 @@ class Answered:
         return bool(self.answers) and self.correct.get(list(self.answers)[-1]) is False
 
 
-def read_answers(path: Path, bad: BadRows) -> list[Answered]:
+def read_samples(path: Path, bad: BadRows) -> list[Sample]:
     """Rows of a ``samples.jsonl``; those that cannot be used go to ``bad`` with ``path:line``. No file, no rows."""
     if not path.is_file():
         return []
@@ -61,7 +63,7 @@ def read_answers(path: Path, bad: BadRows) -> list[Answered]:
             if not line.strip():
                 continue
             try:
-                rows.append(_answered(json.loads(line)))
+                rows.append(_sample(json.loads(line)))
             except KeyError as error:
                 bad.add(f"{path}:{number}", f"field {error.args[0]!r} is missing")
             except (ValueError, TypeError, AttributeError) as error:
@@ -71,8 +73,8 @@ def read_answers(path: Path, bad: BadRows) -> list[Answered]:
     return rows
 
 
-def pick(rows: Sequence[Answered], limit: int) -> list[Answered]:
-    """At most ``limit`` rows, the kinds as evenly as their sizes allow, changed verdicts before unchanged ones.
+def pick_samples(rows: Sequence[Sample], limit: int) -> list[Sample]:
+    """At most ``limit`` rows, kinds (direct and reasoned apart) as evenly as their sizes allow, changed verdicts first.
 
     The choice follows from ids and verdicts alone, so two runs on the same questions that changed the same ones show
     the same rows, in whatever order they were saved.
@@ -82,22 +84,22 @@ def pick(rows: Sequence[Answered], limit: int) -> list[Answered]:
     """
     if limit < 1:
         raise ValueError(f"limit is {limit}; allowed: 1 sample or more")
-    by_kind: dict[str, list[Answered]] = {}
+    by_kind: dict[tuple[str, str], list[Sample]] = {}
     for row in sorted(rows, key=lambda row: (row.change == "same", _shuffled(row))):
-        by_kind.setdefault(row.kind, []).append(row)
+        by_kind.setdefault((row.kind, row.style), []).append(row)
     turns = zip_longest(*(by_kind[kind] for kind in sorted(by_kind)))
     chosen = [row for turn in turns for row in turn if row is not None][:limit]
     return sorted(chosen, key=lambda row: row.change == "same")
 
 
-def _shuffled(row: Answered) -> tuple[str, ...]:
+def _shuffled(row: Sample) -> tuple[str, ...]:
     """A sort key in no relation to the order of the corpus, and the same on every machine."""
     return hashlib.sha256(f"{row.kind}\0{row.id}".encode(errors="replace")).hexdigest(), row.style, row.question
 
 
-def _answered(row: Mapping[str, Any]) -> Answered:
-    value = row.get("value")
-    return Answered(
+def _sample(row: Mapping[str, Any]) -> Sample:
+    value, parsed = row.get("value"), row.get("parsed") or {}
+    return Sample(
         id=str(row["id"]),
         kind=str(row["kind"]),
         style=str(row.get("style", "direct")),
@@ -106,9 +108,12 @@ def _answered(row: Mapping[str, Any]) -> Answered:
         options=tuple(str(option) for option in row.get("options") or ()),
         value=None if value is None else float(value),
         images=tuple(Path(path) for path in row.get("images") or ()),
-        answers={str(column): str(text) for column, text in row["answers"].items()},
-        correct={str(column): bool(verdict) for column, verdict in (row.get("correct") or {}).items()},
-        parsed={
-            str(column): found is not None and found is not False for column, found in (row.get("parsed") or {}).items()
-        },
+        answers=_by_column(row["answers"], str),
+        correct=_by_column(row.get("correct") or {}, bool),
+        # A verdict, or what was found in the answer: a length of 0 was found, None was not.
+        parsed={str(column): found is not None and found is not False for column, found in parsed.items()},
     )
+
+
+def _by_column(given: Mapping[str, Any], to: Callable[[Any], T]) -> dict[str, T]:
+    return {str(column): to(value) for column, value in given.items() if value is not None}
