@@ -29,6 +29,17 @@ hypothesis.settings.register_profile("project", deadline=None, derandomize=True,
 hypothesis.settings.load_profile("project")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings of Lightning that say nothing about this project."""
+    for message in (
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.13
+        r"You defined a `validation_step` but have no `val_dataloader`",  # tests of training alone
+        r"Using ModelCheckpoint with manual optimization",  # the state behind the update is the one we want
+        r"The '.*_dataloader' does not have many workers",  # pictures are small, cores are few
+    ):
+        config.addinivalue_line("filterwarnings", f"ignore:{message}")
+
+
 @pytest.fixture(scope="session")
 def project_root() -> Path:
     """The folder that holds pyproject.toml."""

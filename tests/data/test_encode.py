@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -209,15 +210,8 @@ def test_control_tokens_are_refused_wherever_they_are(encoder: Encoder) -> None:
         lambda: encoder.prompt((), question(text=bad)),
     ]
     for encode in records:
-        with pytest.raises(RecordError, match="control token '<|im_end|>'"):
+        with pytest.raises(RecordError, match=re.escape("control token '<|im_end|>'")):
             encode()
-
-
-def test_a_tree_without_a_trained_token_is_refused(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    empty = torch.zeros(0).long()
-    monkeypatch.setattr(Encoder, "_response", lambda *_: (empty + 0, empty + 0))
-    with pytest.raises((RecordError, ValueError), match="trained"):
-        dataclasses.replace(encoder, segment_context="independent").pair(pair("p", ()))
 
 
 def test_missing_pictures_are_named(encoder: Encoder, tmp_path: Path) -> None:

@@ -282,6 +282,16 @@ class Backbone(nn.Module):
             self.model.generation_config = before
 
     @contextmanager
+    def running(self, engine: Engine) -> Iterator[None]:
+        """Use another engine within the block, backward passes included; for comparisons."""
+        before, self.engine = self.engine, engine
+        try:
+            with self._attention(TREE_ATTENTION if engine == "shared" else self.attention):
+                yield
+        finally:
+            self.engine = before
+
+    @contextmanager
     def _attention(self, name: str) -> Iterator[None]:
         """Use another attention function in the language tower for the duration of a call."""
         config = self.decoder.config

@@ -302,7 +302,7 @@ class FineTuner(L.LightningModule, ABC):
         if not bool(torch.isfinite(value)):
             names = [identity for row in batch for identity in row.tree_ids]
             raise NonFiniteLossError(
-                f"{what} is {float(value)} at step {self.global_step} in a batch of {len(names)} examples: "
+                f"{what} is {float(value.detach())} at step {self.global_step} in a batch of {len(names)} examples: "
                 f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}. Lower the learning rate, clip the gradient "
                 "(optimization.max_grad_norm), or look at these examples."
             )

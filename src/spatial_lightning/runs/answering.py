@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,13 @@ def answer(backbone: Backbone, asked: Sequence[Asked], evaluation: Evaluation) -
 
 
 def by_family(asked: Sequence[Asked]) -> list[Question]:
-    """The questions with their style in front of their kind, so that direct and reasoned answers are reported apart."""
-    return [
-        question if question.style == "direct" else _renamed(question, f"{question.style}: {question.kind}")
-        for _, question in asked
-    ]
+    """The questions with their family as kind: forms of one relation together, direct and reasoned answers apart."""
+    return [replace(question, kind=_family(question)) for _, question in asked]
+
+
+def _family(question: Question) -> str:
+    relation = question.kind.removesuffix("_choice").removesuffix("_classify")
+    return relation if question.style == "direct" else f"{question.style}: {relation}"
 
 
 def evaluate(backbone: Backbone, asked: Sequence[Asked], evaluation: Evaluation) -> tuple[list[str], Summary]:
@@ -89,6 +91,7 @@ class AnswerDuringTraining(L.Callback):
 
     def __init__(self, asked: Sequence[Asked], evaluation: Evaluation, record: Callable[[dict[str, float]], None]) -> None:
         self.asked = [*asked[::4]]
+        # Another prefix than at the start and the end, whose figures are about all questions.
         self.evaluation, self.record = evaluation, record
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
@@ -96,10 +99,5 @@ class AnswerDuringTraining(L.Callback):
         every = self.evaluation.every
         if every and trainer.global_step % every == 0 and trainer.global_step != trainer.max_steps:
             _, summary = evaluate(pl_module.backbone, self.asked, self.evaluation)
-            self.record(summary.metrics("eval/"))
+            self.record(summary.metrics("eval_part/"))
 
-
-def _renamed(question: Question, kind: str) -> Question:
-    return Question(
-        question.id, question.text, question.answer, kind, question.options, question.value, question.style
-    )

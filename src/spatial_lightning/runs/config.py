@@ -72,9 +72,12 @@ def compose_run(overrides: Sequence[str], config_name: str = "train") -> DictCon
         GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return compose(config_name, overrides=list(overrides))
+            config = compose(config_name, overrides=list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(explain(error, overrides, config_name)) from error
+    if config_name == "train":
+        require_known(map(str, config), RunConfig.__dataclass_fields__, "key")
+    return config
 
 
 def check_command_line(arguments: Sequence[str], config_name: str = "train") -> None:
@@ -106,7 +109,7 @@ def explain(error: Exception, overrides: Sequence[str], config_name: str = "trai
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         if missing is None or missing.group(1) == key.split(".")[-1] or missing.group(1) in key.split("."):
-            known = set(_known_keys(config_name))
+            known = set(_known_keys(config_name, overrides))
             if key not in known:
                 return _unknown(f"key {key!r}", key, known)
     return message
@@ -148,8 +151,10 @@ def _options(group: str) -> set[str]:
     return {path.stem for path in (CONF / group).glob("*.yaml")}
 
 
-def _known_keys(config_name: str) -> list[str]:
-    config = compose(config_name)
+def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """Dotted keys of the configuration with the groups as chosen."""
+    groups = [override for override in overrides if (CONF / override.partition("=")[0].lstrip("+~")).is_dir()]
+    config = compose(config_name, overrides=groups)
     keys: list[str] = []
 
     def walk(node: Any, prefix: str) -> None:

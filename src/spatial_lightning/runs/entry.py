@@ -10,14 +10,17 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning import seed_everything
 from omegaconf import DictConfig
 
 from spatial_lightning.backbones.processor import BackboneError
 from spatial_lightning.modules import NonFiniteLossError
 from spatial_lightning.records import RecordError
+from spatial_lightning.runs.build import build
 from spatial_lightning.runs.config import CONF, ConfigError, check_command_line, register, resolve_path
-from spatial_lightning.runs.directory import write_error
-from spatial_lightning.runs.training import say, train
+from spatial_lightning.runs.directory import write_config, write_error
+from spatial_lightning.runs.doctor import examine
+from spatial_lightning.runs.training import build_backbone, say, train
 from spatial_lightning.tree import TreeError
 
 EXPECTED = (
@@ -35,16 +38,14 @@ EXPECTED = (
 
 def main() -> int:
     """Entry point of ``train.py``; returns the exit code."""
-    _quiet()
-    failed: list[tuple[str, str]] = []
-    try:
-        check_command_line(sys.argv[1:])
-    except ConfigError as error:
-        say(f"error: {error}")
+    if not _ready("train"):
         return 2
-    register()
+    failed: list[tuple[str, str]] = []
+    multirun = False
 
     def job(config: DictConfig) -> None:
+        nonlocal multirun
+        multirun = HydraConfig.get().mode is RunMode.MULTIRUN
         run = resolve_path(HydraConfig.get().runtime.output_dir)
         try:
             train(config, run)
@@ -54,26 +55,58 @@ def main() -> int:
             write_error(run, error)
             _explain(error, run)
             failed.append((str(run), str(error).split("\n")[0]))
-            if HydraConfig.get().mode is not RunMode.MULTIRUN:
-                raise SystemExit(_goodbye(run, 1)) from error
-        _goodbye(run, 0)
+        finally:
+            say(f"run directory: {run}")
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(job)()
-    if failed:
+    if failed and multirun:
         say(f"{len(failed)} jobs failed:")
         for run, reason in failed:
             say(f"  {run}: {reason}")
     return 1 if failed else 0
 
 
+def doctor_main() -> int:
+    """Entry point of ``doctor.py``; returns the exit code, 1 when the engines disagree."""
+    if not _ready("doctor"):
+        return 2
+    codes: list[int] = []
+
+    def job(config: DictConfig) -> None:
+        run = resolve_path(HydraConfig.get().runtime.output_dir)
+        write_config(run, config)
+        try:
+            seed_everything(config.seed, verbose=False)
+            report = examine(build_backbone(config), build(config.towers), tolerance=config.tolerance)
+        except Exception as error:
+            write_error(run, error)
+            _explain(error, run)
+            codes.append(1)
+        else:
+            say(report.table())
+            report.write(run / "doctor.json")
+            codes.append(0 if report.passed else 1)
+        say(f"run directory: {run}")
+
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="doctor")(job)()
+    return max(codes, default=0)
+
+
+def _ready(config_name: str) -> bool:
+    """Whether the command line composes; if not, the reason has been said."""
+    _quiet()
+    register()
+    try:
+        check_command_line(sys.argv[1:], config_name)
+    except ConfigError as error:
+        say(f"error: {error}")
+        return False
+    return True
+
+
 def _explain(error: Exception, run: Path) -> None:
     kind = "error" if isinstance(error, EXPECTED) else f"unexpected {type(error).__name__}"
     say(f"{kind}: {error}\nmore in {run / 'error.txt'}")
-
-
-def _goodbye(run: Path, code: int) -> int:
-    say(f"run directory: {run}")
-    return code
 
 
 def _quiet() -> None:

@@ -6,6 +6,8 @@ import contextlib
 import json
 import logging
 import resource
+import shlex
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +77,7 @@ def train(config: DictConfig, run: Path) -> Path:
     loggers = make_loggers(run, plain(config.logger), plain(config))
     try:
         questions = by_family(parts.asked)
-        majority = majority_baseline([*map(_family, parts.files.questions("train"))], questions)
+        majority = majority_baseline(by_family(parts.files.questions("train")), questions)
         say(f"answering {len(questions)} held-out questions before training")
         before_answers, before = evaluate(parts.backbone, parts.asked, parts.evaluation)
         trainer = _trainer(config, run, loggers, parts)
@@ -236,6 +238,7 @@ def _conclude(
             "wall_s": wall,
             "steps": trainer.global_step,
             "warm_start": None if parts.warm_start is None else str(parts.warm_start),
+            "command": shlex.join(["python", *sys.argv]),
             "pixel_limits": list(parts.backbone.processor.pixel_limits),
             "dropped": dict(parts.data.dropped),
         },
@@ -289,13 +292,9 @@ def _log(loggers: list[Any], summary: Summary, step: int) -> None:
 
 
 def _log_metrics(loggers: list[Any], metrics: dict[str, float], trainer: L.Trainer) -> None:
-    say(f"step {trainer.global_step}: accuracy {100 * metrics['eval/accuracy']:.1f} % on a part of the questions")
+    say(f"step {trainer.global_step}: accuracy {100 * metrics['eval_part/accuracy']:.1f} % on a part of the questions")
     for logger in loggers:
         logger.log_metrics(metrics, step=trainer.global_step)
-
-
-def _family(asked: Asked) -> Any:
-    return by_family([asked])[0]
 
 
 def say(text: str) -> None:
