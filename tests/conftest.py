@@ -67,6 +67,7 @@ def _seeds() -> None:
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model directory of the embedded architecture with a tokenizer of its own; no weights, no shared data."""
     from samples import TEXTS
+
     from spatial_lightning.backbones.tiny import write_skeleton
 
     folder = tmp_path_factory.mktemp("tiny")

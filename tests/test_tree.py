@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from spatial_lightning.data import Encoder
 from spatial_lightning.tree import ImageFeatures, Node, TokenTree, TreeError, continue_positions, pack, split_by_budget
 
 
-def node(parent: int, length: int, *, trained: bool = True, branch: int = 0, image: ImageFeatures | None = None) -> Node:
+def node(
+    parent: int, length: int, *, trained: bool = True, branch: int = 0, image: ImageFeatures | None = None
+) -> Node:
     positions = torch.arange(length).expand(3, length)
     flags = torch.full((length,), trained)
     if parent < 0:
@@ -64,7 +67,7 @@ def test_rows_keep_the_order_and_the_budget(row: list[TokenTree], budget: int) -
     rows = list(split_by_budget(row, budget))
     assert [tree for part in rows for tree in part] == row
     assert all(part and sum(tree.tokens for tree in part) <= budget for part in rows)
-    for part, following in zip(rows, rows[1:], strict=False):
+    for part, following in itertools.pairwise(rows):
         assert sum(tree.tokens for tree in part) + following[0].tokens > budget
 
 
@@ -117,7 +120,9 @@ def test_hashes_are_made_exactly_when_asked_for(pictured: bool, keys: bool) -> N
 def test_hash_follows_what_the_log_probabilities_depend_on(tiny: Backbone, pictures: tuple[Path, ...]) -> None:
     encoder = Encoder(tiny.processor)
     base = encoder.pair(pair("a", pictures[:1]))
-    same = encoder.pair(dataclasses.replace(pair("another name", pictures[:1], scored=False), question=pair("a", ()).question))
+    same = encoder.pair(
+        dataclasses.replace(pair("another name", pictures[:1], scored=False), question=pair("a", ()).question)
+    )
     assert base.key() == same.key()
     others = [
         encoder.pair(pair("a", pictures[1:2])),
@@ -148,7 +153,11 @@ def test_images_follow_the_nodes(tiny: Backbone, pictures: tuple[Path, ...]) -> 
 
 def test_moving_a_batch_moves_every_tensor(tiny: Backbone, pictures: tuple[Path, ...]) -> None:
     batch = pack([Encoder(tiny.processor).pair(pair("a", pictures[:1]))], keys=True).to("meta")
-    tensors = [value for value in (getattr(batch, f.name) for f in dataclasses.fields(batch)) if isinstance(value, torch.Tensor)]
+    tensors = [
+        value
+        for value in (getattr(batch, f.name) for f in dataclasses.fields(batch))
+        if isinstance(value, torch.Tensor)
+    ]
     tensors += [*batch.images.values(), *batch.values.values()]
     assert len(tensors) == 9
     assert all(tensor.device.type == "meta" for tensor in tensors)

@@ -89,7 +89,9 @@ class TokenTree:
             raise TreeError(f"{self.id}: a tree needs at least one node")
         for index, node in enumerate(self.nodes):
             if not (-1 <= node.parent < index) or (node.parent == -1) != (index == 0):
-                raise TreeError(f"{self.id}: node {index} has parent {node.parent}; parents come first, node 0 is the root")
+                raise TreeError(
+                    f"{self.id}: node {index} has parent {node.parent}; parents come first, node 0 is the root"
+                )
             if node.ids.numel() == 0:
                 raise TreeError(f"{self.id}: node {index} has no token")
             if node.branch < 0 and bool(node.trained.any()):

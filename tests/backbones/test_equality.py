@@ -23,7 +23,8 @@ from samples import (
     weighted_gradient,
 )
 
-from spatial_lightning.backbones import Backbone, backbone as backbone_module
+from spatial_lightning.backbones import Backbone
+from spatial_lightning.backbones import backbone as backbone_module
 from spatial_lightning.data import Encoder
 from spatial_lightning.tree import TokenTree, pack
 

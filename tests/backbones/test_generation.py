@@ -26,7 +26,9 @@ def prompts(tiny: Backbone, pictures: tuple[Path, ...]) -> list[Prompt]:
 
 
 @pytest.mark.parametrize("size", [1, 3, 64])
-def test_batches_answer_like_single_prompts(tiny: Backbone, separate: Backbone, prompts: list[Prompt], size: int) -> None:
+def test_batches_answer_like_single_prompts(
+    tiny: Backbone, separate: Backbone, prompts: list[Prompt], size: int
+) -> None:
     expected = [_greedy(separate, prompt) for prompt in prompts]
     assert len(set(expected)) == len(prompts)
     for backbone in (tiny, separate):
@@ -45,7 +47,9 @@ def test_answers_end_at_the_end_of_turn(policy: Backbone, prompts: list[Prompt])
     """A head that always says the end-of-turn marker leaves an empty answer."""
     end = policy.processor.tokenizer.convert_tokens_to_ids(policy.processor.frame(0).answer_end)
     policy.model.get_output_embeddings().register_forward_hook(
-        lambda _module, _inputs, logits: torch.nn.functional.one_hot(torch.tensor(end), logits.shape[-1]).expand_as(logits)
+        lambda _module, _inputs, logits: torch.nn.functional.one_hot(torch.tensor(end), logits.shape[-1]).expand_as(
+            logits
+        )
     )
     assert policy.generate(prompts, max_new_tokens=LENGTH) == [""] * len(prompts)
 

@@ -50,7 +50,11 @@ def test_transparency_does_not_change_the_pixels(tmp_path: Path, processor: Proc
 def test_missing_and_broken_pictures_are_named(tmp_path: Path, pictures: tuple[Path, ...]) -> None:
     with pytest.raises(RecordError, match=r"absent\.png does not exist"):
         load_image(tmp_path / "absent.png")
-    for name, content in [("text.png", b"no picture"), ("cut.png", pictures[0].read_bytes()[:2000]), ("empty.png", b"")]:
+    for name, content in [
+        ("text.png", b"no picture"),
+        ("cut.png", pictures[0].read_bytes()[:2000]),
+        ("empty.png", b""),
+    ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(RecordError, match=rf"{name} cannot be read"):
             load_image(tmp_path / name)
@@ -81,9 +85,12 @@ def test_frame_and_turn_are_the_templates_own_text(processor: Processor) -> None
 
     frame = processor.frame(1)
     template = processor.tokenizer.apply_chat_template
-    assert template([user("Q"), model("A")], tokenize=False).startswith(f"{frame.prefix}Q{frame.question_end}A{frame.answer_end}")
+    assert template([user("Q"), model("A")], tokenize=False).startswith(
+        f"{frame.prefix}Q{frame.question_end}A{frame.answer_end}"
+    )
     whole = template([user("Q"), model("A"), user("O"), model("B")], tokenize=False)
-    built = f"{frame.prefix}Q{frame.question_end}A{frame.answer_end}{processor.next_turn(1)}O{frame.question_end}B{frame.answer_end}"
+    turns = [frame.prefix, "Q", frame.question_end, "A", frame.answer_end, processor.next_turn(1), "O"]
+    built = "".join([*turns, frame.question_end, "B", frame.answer_end])
     assert whole.startswith(built)
     assert "Be brief." in processor.frame(2, "Be brief.").prefix
     assert processor.frame(2).prefix.count(processor.image_token) == 2
@@ -121,7 +128,11 @@ def test_templates_that_drop_a_tools_picture_are_refused(tiny_folder: Path) -> N
 def test_pixel_limits_bound_the_tokens_and_the_fingerprint(tiny_folder: Path, tmp_path: Path) -> None:
     Image.new("RGB", (640, 480)).save(tmp_path / "large.png")
     Image.new("RGB", (16, 16)).save(tmp_path / "small.png")
-    free, small, large = Processor(tiny_folder), Processor(tiny_folder, max_pixels=4096), Processor(tiny_folder, min_pixels=8192)
+    free, small, large = (
+        Processor(tiny_folder),
+        Processor(tiny_folder, max_pixels=4096),
+        Processor(tiny_folder, min_pixels=8192),
+    )
     assert small.pixel_limits[1] == 4096
     assert small.image(tmp_path / "large.png").tokens <= 4096 // 256 < free.image(tmp_path / "large.png").tokens
     assert large.image(tmp_path / "small.png").tokens >= 8192 // 256 > free.image(tmp_path / "small.png").tokens

@@ -43,7 +43,9 @@ def test_frozen_copy_and_cache_hold_the_policys_values(
         assert torch.equal(CachedReference(tiny, tmp_path).logps(batch), expected)
 
 
-def test_cached_values_do_not_depend_on_the_row(tiny: Backbone, cache: CachedReference, pictures: tuple[Path, ...]) -> None:
+def test_cached_values_do_not_depend_on_the_row(
+    tiny: Backbone, cache: CachedReference, pictures: tuple[Path, ...]
+) -> None:
     encoder = Encoder(tiny.processor)
     other = pack([encoder.pair(pair(str(i), pictures[i : i + 1], extra=" too" * i)) for i in (2, 0)], keys=True)
     with torch.no_grad():
@@ -80,7 +82,9 @@ def test_other_weights_processor_or_architecture_use_another_file(
     other_rope = Backbone(
         tiny_folder,
         weights="random",
-        overrides={"text_config.rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 4, 4]}},
+        overrides={
+            "text_config.rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 4, 4]}
+        },
     )
     for backbone in (other_pixels, other_rope):
         backbone.load_state_dict(tiny.state_dict())

@@ -101,7 +101,9 @@ def test_the_end_of_turn_belongs_to_the_last_segment(encoder: Encoder, name: str
 
 def test_text_beyond_ascii_keeps_its_segments(encoder: Encoder) -> None:
     first, second = "Höhe 3 – “rot” 立方体\n", "also näher 🟥."
-    both = Response(first + second, (Segment("description", 0, len(first)), Segment("reasoning", len(first), len(first + second))))
+    both = Response(
+        first + second, (Segment("description", 0, len(first)), Segment("reasoning", len(first), len(first + second)))
+    )
     node = encoder.pair(PreferencePair("p", (), question(), both, response("a", "b"))).nodes[1]
     assert segments_of(encoder, node) == [first, second + "<|im_end|>"]
 
@@ -168,7 +170,14 @@ def test_traces_hang_steps_and_rejected_attempts_where_they_belong(
         (6, 5, 0),
     ]
     trained = [trained_text(encoder, node) for node in tree.nodes if node.branch >= 0]
-    steps = ["look at depth", "guess the cube", "no", "measure the cone", "The answer is the cube", "The answer is the cone"]
+    steps = [
+        "look at depth",
+        "guess the cube",
+        "no",
+        "measure the cone",
+        "The answer is the cube",
+        "The answer is the cone",
+    ]
     assert trained == [step + "<|im_end|>" for step in steps]
     assert not any(node.trained.any() for node in tree.nodes if node.branch < 0)
 

@@ -39,7 +39,9 @@ def test_ranks_partition_every_step(sizes: tuple[int, int], ranks: int, epoch: i
 
 
 @given(SIZES, st.integers(0, 3), st.integers(0, 40))
-def test_resuming_leaves_out_what_was_seen_and_only_in_that_epoch(sizes: tuple[int, int], epoch: int, seen: int) -> None:
+def test_resuming_leaves_out_what_was_seen_and_only_in_that_epoch(
+    sizes: tuple[int, int], epoch: int, seen: int
+) -> None:
     whole = [steps(StepSampler(*sizes), e) for e in (epoch, epoch + 1)]
     sampler = StepSampler(*sizes)
     sampler.resume(epoch, seen)

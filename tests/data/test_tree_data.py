@@ -121,7 +121,9 @@ def test_examples_that_cannot_be_encoded_stop_the_run_or_are_counted_once(
 
 
 @pytest.mark.parametrize("problem", ["missing", "broken"])
-def test_pictures_are_checked_before_training(make: Make, pictures: tuple[Path, ...], tmp_path: Path, problem: str) -> None:
+def test_pictures_are_checked_before_training(
+    make: Make, pictures: tuple[Path, ...], tmp_path: Path, problem: str
+) -> None:
     path = tmp_path / f"{problem}.png"
     if problem == "broken":
         path.write_bytes(b"no picture")
@@ -137,9 +139,7 @@ def test_bad_rows_carry_their_line(make: Make, tmp_path: Path) -> None:
     make()
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write(json.dumps({"version": 1, "type": "trace", "id": "x"}) + "\n")
-    data = SpatialVLMDataModule(
-        make().encoder.processor, train=tmp_path / "train.jsonl", val=tmp_path / "val.jsonl"
-    )
+    data = SpatialVLMDataModule(make().encoder.processor, train=tmp_path / "train.jsonl", val=tmp_path / "val.jsonl")
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write("{half a row\n")
     with pytest.raises(RecordError, match=r"train\.jsonl:9: not valid JSON"):
@@ -159,7 +159,9 @@ def test_held_out_examples_keep_their_order_and_number(make: Make) -> None:
     assert ids(list(make(val_examples=1).val_dataloader())) == [["v0"]]
 
 
-def test_fingerprint_follows_corpus_encoding_and_pictures(make: Make, pictures: tuple[Path, ...], tmp_path: Path) -> None:
+def test_fingerprint_follows_corpus_encoding_and_pictures(
+    make: Make, pictures: tuple[Path, ...], tmp_path: Path
+) -> None:
     picture = tmp_path / "picture.png"
     picture.write_bytes(pictures[0].read_bytes())
     records = [asked("a", [picture], 1), asked("b", [picture], 2)]

@@ -38,10 +38,20 @@ class Watch(L.Callback):
 
 def trainer(folder: Path, *callbacks: L.Callback, **options: Any) -> L.Trainer:
     """A trainer on the CPU that writes nothing by itself."""
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     options = {"max_epochs": 1, "limit_val_batches": 0, "num_sanity_val_steps": 0, **quiet, **options}
     return L.Trainer(
-        accelerator="cpu", devices=1, default_root_dir=folder, use_distributed_sampler=False, callbacks=[*callbacks], **options
+        accelerator="cpu",
+        devices=1,
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        callbacks=[*callbacks],
+        **options,
     )
 
 

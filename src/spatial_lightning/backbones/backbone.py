@@ -314,14 +314,17 @@ def _load_model(path: str, weights: str, overrides: Mapping[str, Any], dtype: to
     if overrides:
         raise BackboneError("backbone.overrides changes the architecture and needs backbone.weights=random")
     try:
-        model, info = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path, dtype=dtype, attn_implementation=attention, output_loading_info=True
         )
+        model, info = loaded
     except (OSError, ValueError, RuntimeError) as error:
         raise BackboneError(f"cannot load weights from {path!r}: {error}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(problem):
-            raise BackboneError(f"weights in {path} do not fit its config: {problem} {sorted(map(str, info[problem]))[:5]}")
+            raise BackboneError(
+                f"weights in {path} do not fit its config: {problem} {sorted(map(str, info[problem]))[:5]}"
+            )
     return model
 
 
@@ -331,7 +334,8 @@ def _architecture(config: Any) -> Any:
         return {
             key: _architecture(value)
             for key, value in config.items()
-            if key not in ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "use_cache")
+            if key
+            not in ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "use_cache")
         }
     return config
 

@@ -38,7 +38,7 @@ def write_skeleton(folder: Path, texts: Iterable[str], *, vocabulary: int = 600,
         pixels: area in pixels that larger images are reduced to.
     """
     tokenizer = _train_tokenizer(texts, vocabulary)
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in _SPECIAL}
+    ids = dict(zip(_SPECIAL, tokenizer.convert_tokens_to_ids(list(_SPECIAL)), strict=True))
     config = Qwen2VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -83,7 +83,9 @@ def _train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokeniz
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"</?[a-z]+>|\s?\d|[%:.,?=()]+|\s?[^\s\d<>/%:.,?=()]+|[\s<>/]"), behavior="isolated"),
+            pre_tokenizers.Split(
+                Regex(r"</?[a-z]+>|\s?\d|[%:.,?=()]+|\s?[^\s\d<>/%:.,?=()]+|[\s<>/]"), behavior="isolated"
+            ),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -101,16 +101,20 @@ class TowerPlan:
                 tower,
                 backbone.tower_modules[tower],
                 getattr(self, tower).mode,
-                *totals[tower],
-                getattr(self, tower).lr,
+                parameters=totals[tower][0],
+                trained=totals[tower][1],
+                lr=getattr(self, tower).lr,
             )
             for tower in TOWERS
         ]
 
     def parameter_groups(self, backbone: Backbone, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Optimizer groups: one per tower and decay, each with its own learning rate; norms, biases and embeddings do not decay."""
+        """Optimizer groups, one per tower and decay; norms, biases and embeddings do not decay."""
         embeddings = {
-            id(parameter) for m in backbone.model.modules() if isinstance(m, nn.Embedding) for parameter in m.parameters()
+            id(parameter)
+            for m in backbone.model.modules()
+            if isinstance(m, nn.Embedding)
+            for parameter in m.parameters()
         }
         groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
         for name, parameter in backbone.model.named_parameters():

@@ -61,7 +61,9 @@ class Encoder:
         if self.segment_context not in ("single_pass", "independent"):
             raise ValueError(f"segment_context is {self.segment_context!r}; allowed: single_pass, independent")
         if self.shuffle_segments and self.segment_context == "independent":
-            raise ValueError("shuffle_segments needs segment_context=single_pass: independent segments are separate branches")
+            raise ValueError(
+                "shuffle_segments needs segment_context=single_pass: independent segments are separate branches"
+            )
 
     def questions(self, record: ImageQuestions, questions: Sequence[Question] | None = None) -> TokenTree:
         """One branch per question behind the shared images; answers and their end-of-turn are trained."""

@@ -44,8 +44,9 @@ class StepSampler(Sampler[list[int]]):
         self.epoch = epoch
 
     def resume(self, epoch: int, steps: int) -> None:
-        """Leave out the first ``steps`` steps when iterating over ``epoch``."""
-        self._skip = (epoch, steps)
+        """Go on with ``epoch`` behind its first ``steps`` steps; later epochs are whole."""
+        # Loader processes start drawing before Lightning announces the epoch of a resumed run.
+        self.epoch, self._skip = epoch, (epoch, steps)
 
     def __len__(self) -> int:
         return -(-self.examples // self.batch_size)

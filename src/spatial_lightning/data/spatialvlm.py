@@ -26,7 +26,9 @@ class SpatialVLMDataModule(TreeDataModule[ImageQuestions]):
     def __init__(self, *args: Any, questions_per_image: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if questions_per_image is not None and questions_per_image < 1:
-            raise ValueError(f"data.questions_per_image is {questions_per_image}; it must be at least 1, or null for all")
+            raise ValueError(
+                f"data.questions_per_image is {questions_per_image}; it must be at least 1, or null for all"
+            )
         self.questions_per_image = questions_per_image
 
     def encode(self, record: ImageQuestions, *, epoch: int | None) -> TokenTree:

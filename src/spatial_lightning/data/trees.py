@@ -146,7 +146,13 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
         for image in sorted({image for records in self.records.values() for r in records for image in r.images}):
             digest.update(f"{image.name},{image.stat().st_size};".encode())
         encoder = self.encoder
-        settings = (encoder.system, encoder.segment_context, encoder.shuffle_segments, self.val_examples, self.token_budget)
+        settings = (
+            encoder.system,
+            encoder.segment_context,
+            encoder.shuffle_segments,
+            self.val_examples,
+            self.token_budget,
+        )
         digest.update(repr(settings).encode())
         return digest.hexdigest()
 
@@ -230,7 +236,7 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
         """Where in the order of examples training stands: the epoch, and its steps whose update is done."""
         assert self.trainer is not None
         # Not `completed`, which Lightning raises behind the hook in which checkpoints are written.
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
         return {"epoch": self.trainer.current_epoch, "steps": done}
 
 
@@ -274,4 +280,3 @@ def _image_problem(path: Path) -> str | None:
         return f"image {path} does not exist"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return f"image {path} cannot be read: {error}"
-

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from jaxtyping import Float
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 from transformers import get_scheduler
@@ -93,7 +94,9 @@ class FineTuner(L.LightningModule, ABC):
         super().__init__()
         self.needs_reference = needs_reference
         if needs_reference and reference == "none":
-            raise ValueError(f"{type(self).__name__} compares with a reference policy: choose reference=cached or frozen_copy")
+            raise ValueError(
+                f"{type(self).__name__} compares with a reference policy: choose reference=cached or frozen_copy"
+            )
         if not needs_reference and reference != "none":
             raise ValueError(f"{type(self).__name__} as configured uses no reference policy: choose reference=none")
         self.automatic_optimization = False
@@ -152,7 +155,7 @@ class FineTuner(L.LightningModule, ABC):
     def training_step(self, batch: Sequence[TreeBatch], batch_idx: int) -> None:
         """One optimizer step over all rows of ``batch``; a step whose examples were all left out moves nothing."""
         optimizer = self.optimizers()
-        assert isinstance(optimizer, L.pytorch.core.optimizer.LightningOptimizer)
+        assert isinstance(optimizer, LightningOptimizer)
         totals = summed(self._counted(batch), self._world_size)
         metrics: dict[str, float] = {}
         if not batch and self._world_size > 1:
@@ -277,11 +280,13 @@ class FineTuner(L.LightningModule, ABC):
     def _steps_per_epoch(self) -> int:
         trainer = self.trainer
         data = getattr(trainer, "datamodule", None)
-        if not hasattr(data, "steps_per_epoch"):
+        if data is None or not hasattr(data, "steps_per_epoch"):
             trainer.fit_loop.setup_data()
             return int(trainer.num_training_batches)
         limit = trainer.limit_train_batches
-        return min(data.steps_per_epoch, limit) if isinstance(limit, int) else int(data.steps_per_epoch * (limit or 1.0))
+        return (
+            min(data.steps_per_epoch, limit) if isinstance(limit, int) else int(data.steps_per_epoch * (limit or 1.0))
+        )
 
     @property
     def _world_size(self) -> int:

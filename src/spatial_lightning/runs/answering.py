@@ -89,15 +89,16 @@ def evaluate(backbone: Backbone, asked: Sequence[Asked], evaluation: Evaluation)
 class AnswerDuringTraining(L.Callback):
     """Logs accuracy on a part of the evaluation questions every few steps."""
 
-    def __init__(self, asked: Sequence[Asked], evaluation: Evaluation, record: Callable[[dict[str, float]], None]) -> None:
+    def __init__(
+        self, asked: Sequence[Asked], evaluation: Evaluation, record: Callable[[dict[str, float]], None]
+    ) -> None:
         self.asked = [*asked[::4]]
         # Another prefix than at the start and the end, whose figures are about all questions.
         self.evaluation, self.record = evaluation, record
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_args: Any) -> None:
         """Answer when it is time."""
         every = self.evaluation.every
         if every and trainer.global_step % every == 0 and trainer.global_step != trainer.max_steps:
             _, summary = evaluate(pl_module.backbone, self.asked, self.evaluation)
             self.record(summary.metrics("eval_part/"))
-

@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import OmegaConf
 
 from spatial_lightning.backbones import Backbone
-from spatial_lightning.runs.config import ConfigError
+from spatial_lightning.runs.config import ConfigError, resolve_path
 
 LAST = Path("checkpoints") / "last.ckpt"
 
@@ -78,7 +78,8 @@ def load_weights(backbone: Backbone, run: Path) -> None:
         raise ConfigError(
             f"cannot warm-start {backbone.path} from {run}: that run trained {theirs}, and this backbone has {problem}"
         )
-    if len(state) < len(own) and theirs != backbone.path and not before:
+    untrained = {name for name, _ in backbone.named_parameters()} - set(state)
+    if untrained and resolve_path(theirs) != resolve_path(backbone.path) and not before:
         raise ConfigError(
             f"cannot warm-start {backbone.path} from {run}: it trained a part of {theirs} and the rest would be of another model"
         )

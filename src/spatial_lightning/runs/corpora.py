@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1
 """Raised when the same settings make other records than before."""
+_STEMS = ("train", "val", "train_questions", "val_questions")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ class Corpus:
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"data.{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
         if self.scenes == "procedural" and self.root is not None:
-            raise ConfigError(f"data.root={self.root} needs data.scenes=clevr or records; procedural scenes are generated")
+            raise ConfigError(
+                f"data.root={self.root} needs data.scenes=clevr or records; procedural scenes are generated"
+            )
         if self.scenes != "procedural" and self.root is None:
             raise ConfigError(f"data.scenes={self.scenes} needs data.root, the folder it lies in")
         if self.scenes == "procedural" and not (self.train_images and self.val_images):
@@ -114,7 +117,9 @@ def prepare(corpus: Corpus, cache: Path, *, say: Callable[[str], None] = log.inf
     """
     if corpus.scenes == "records":
         return _existing(resolve_path(corpus.root or ""))
-    key = hashlib.blake2b(json.dumps([_FORMAT, asdict(corpus), _root_state(corpus)], default=str).encode(), digest_size=8)
+    key = hashlib.blake2b(
+        json.dumps([_FORMAT, asdict(corpus), _root_state(corpus)], default=str).encode(), digest_size=8
+    )
     folder = cache / "corpora" / f"{corpus.scenes}-{corpus.kind}-{key.hexdigest()}"
     files = _files(folder, f"{corpus.scenes}-{corpus.kind}")
     if not (folder / "complete.json").is_file():
@@ -217,10 +222,8 @@ def _existing(folder: Path) -> CorpusFiles:
 
 
 def _files(folder: Path, name: str) -> CorpusFiles:
-    return CorpusFiles(
-        name,
-        *(folder / f"{stem}.jsonl" for stem in ("train", "val", "train_questions", "val_questions")),
-    )
+    train, val, train_questions, val_questions = (folder / f"{stem}.jsonl" for stem in _STEMS)
+    return CorpusFiles(name, train, val, train_questions, val_questions)
 
 
 @contextmanager

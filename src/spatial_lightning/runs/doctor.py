@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from spatial_lightning.backbones import Backbone
+from spatial_lightning.backbones.backbone import Engine
 from spatial_lightning.backbones.towers import TowerPlan, TowerReport, format_report
 from spatial_lightning.data import Encoder
 from spatial_lightning.records import ImageQuestions, PreferencePair, Question, Step, Trace
@@ -129,7 +130,7 @@ def examine(backbone: Backbone, towers: TowerPlan, *, tolerance: float = 1e-5, r
     )
 
 
-_ENGINES = ("shared", "separate")
+_ENGINES: tuple[Engine, ...] = ("shared", "separate")
 
 
 def _rows(backbone: Backbone, folder: Path) -> dict[str, list[TokenTree]]:
@@ -165,18 +166,20 @@ def _rows(backbone: Backbone, folder: Path) -> dict[str, list[TokenTree]]:
     }
 
 
-def _pass(backbone: Backbone, trees: list[TokenTree], engine: str) -> tuple[Tensor, dict[str, Tensor]]:
+def _pass(backbone: Backbone, trees: list[TokenTree], engine: Engine) -> tuple[Tensor, dict[str, Tensor]]:
     backbone.zero_grad()
     batch = pack(trees).to(backbone.device)
     with backbone.running(engine):
         logps = backbone.logps(batch)
         # Uneven weights, so that an exchange of two tokens would show.
         (logps * torch.linspace(0.5, 1.5, logps.numel(), device=logps.device)).mean().backward()
-    gradients = {n: p.grad.detach().float().cpu().clone() for n, p in backbone.model.named_parameters() if p.grad is not None}
+    gradients = {
+        n: p.grad.detach().float().cpu().clone() for n, p in backbone.model.named_parameters() if p.grad is not None
+    }
     return logps.detach().float().cpu(), gradients
 
 
-def _speed(backbone: Backbone, trees: list[TokenTree], engine: str, repeats: int) -> float:
+def _speed(backbone: Backbone, trees: list[TokenTree], engine: Engine, repeats: int) -> float:
     seconds = []
     for _ in range(repeats + 1):
         began = time.perf_counter()

@@ -114,4 +114,3 @@ def _quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "wandb", "httpx", "datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-

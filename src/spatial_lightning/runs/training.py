@@ -301,4 +301,3 @@ def say(text: str) -> None:
     """Print one message at once, so that it is seen in a log file while the run goes on."""
     with contextlib.suppress(BrokenPipeError):
         print(text, flush=True)
-
