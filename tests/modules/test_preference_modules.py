@@ -39,7 +39,9 @@ def trees(tiny: Backbone, pairs: list[PreferencePair]) -> list[TokenTree]:
     return encoded(tiny, pairs)
 
 
-def encoded(backbone: Backbone, pairs: list[PreferencePair], context: SegmentContext = "single_pass") -> list[TokenTree]:
+def encoded(
+    backbone: Backbone, pairs: list[PreferencePair], context: SegmentContext = "single_pass"
+) -> list[TokenTree]:
     encoder = Encoder(backbone.processor, segment_context=context)
     return [encoder.pair(record) for record in pairs]
 
@@ -133,9 +135,7 @@ def test_cached_and_live_references_train_alike(
     assert seen["cached"].metrics[2]["train/loss"] < math.log(2) - 1e-3
 
 
-def test_the_second_run_computes_no_reference(
-    policy: Backbone, data: PreferenceDataModule, tmp_path: Path
-) -> None:
+def test_the_second_run_computes_no_reference(policy: Backbone, data: PreferenceDataModule, tmp_path: Path) -> None:
     def run() -> Any:
         tuner = make("dpo", copy.deepcopy(policy), "cached", cache_folder=tmp_path / "cache")
         trainer(tmp_path).fit(tuner, data)

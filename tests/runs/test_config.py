@@ -82,7 +82,15 @@ def test_a_mistyped_option_in_a_list_fails_before_any_job_runs() -> None:
     [
         (["objective=fdpo"], "data=preferences"),
         (["data=preferences"], "data=spatialvlm"),
-        (["objective=fdpo", "data=preferences", "objective.shuffle_segments=true", "objective.segment_context=independent"], "single_pass"),
+        (
+            [
+                "objective=fdpo",
+                "data=preferences",
+                "objective.shuffle_segments=true",
+                "objective.segment_context=independent",
+            ],
+            "single_pass",
+        ),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(overrides: list[str], words: str) -> None:

@@ -284,6 +284,8 @@ class Backbone(nn.Module):
     @contextmanager
     def running(self, engine: Engine) -> Iterator[None]:
         """Use another engine within the block, backward passes included; for comparisons."""
+        if engine == "shared":
+            require_shareable(self.decoder.config)
         before, self.engine = self.engine, engine
         try:
             with self._attention(TREE_ATTENTION if engine == "shared" else self.attention):
