@@ -46,7 +46,9 @@ def main() -> None:
     if max(losses) - min(losses) > 1e-4 * abs(losses[0]):
         sys.exit(f"the engines disagree on the loss: {losses}")
     print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads, {arguments.path}")
-    print(f"{arguments.images} images, {arguments.questions} questions each, {arguments.rounds} rounds; loss {losses[0]:.6f}")
+    print(
+        f"{arguments.images} images, {arguments.questions} questions each, {arguments.rounds} rounds; loss {losses[0]:.6f}"
+    )
     print(f"{'engine':<10} {'s a step':>9} {'spread':>15} {'answers/s':>10} {'peak GB':>8}")
     medians = {}
     for engine, rows in results.items():

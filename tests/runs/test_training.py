@@ -35,6 +35,10 @@ SMALL = (
     "backbone.weights=random",
 )
 
+PROMISED = set(
+    "experiment objective backbone corpus seed git_sha config_hash metrics baseline throughput wall_s".split()  # noqa: SIM905
+)
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -54,7 +58,19 @@ def test_a_run_leaves_everything_the_house_plan_promises(finished: Path) -> None
     for name in ("config.yaml", "summary.json", "metrics.csv", "samples.jsonl", "report.md", str(LAST)):
         assert (finished / name).is_file(), name
     summary = json.loads((finished / "summary.json").read_text())
-    for key in "experiment objective backbone corpus seed git_sha config_hash metrics baseline throughput wall_s".split():
+    for key in [
+        "experiment",
+        "objective",
+        "backbone",
+        "corpus",
+        "seed",
+        "git_sha",
+        "config_hash",
+        "metrics",
+        "baseline",
+        "throughput",
+        "wall_s",
+    ]:
         assert key in summary
     assert set(summary["throughput"]) == {"tokens_per_s", "examples_per_s", "peak_memory_gb"}
     assert summary["throughput"]["tokens_per_s"] > 0
@@ -62,7 +78,14 @@ def test_a_run_leaves_everything_the_house_plan_promises(finished: Path) -> None
     assert len(rows) == 8
     assert all(set(row["answers"]) == {"warm start", "after"} for row in rows)
     header = (finished / "metrics.csv").read_text().splitlines()[0].split(",")
-    for name in ("loss", "reward_margin", "reward_accuracy", "logps_chosen_reasoning", "beta_description", "gradient_norm"):
+    for name in (
+        "loss",
+        "reward_margin",
+        "reward_accuracy",
+        "logps_chosen_reasoning",
+        "beta_description",
+        "gradient_norm",
+    ):
         assert f"train/{name}" in header
 
 
@@ -87,11 +110,13 @@ def test_resume_goes_on_where_the_checkpoint_was_written(finished: Path, place: 
     expected = train(whole, place / "outputs" / "fdpo" / "whole")
     half = place / "outputs" / "fdpo" / "half"
     cut = compose_run(small(place, "+experiment=fdpo_vit_unfrozen", "trainer.max_steps=4"))
-    cut.trainer.limit_train_batches = None
     stopped = _stop_after(cut, half, steps=2)
     resumed = compose_run(small(place, "+experiment=fdpo_vit_unfrozen", "trainer.max_steps=4", f"resume={stopped}"))
     train(resumed, place / "outputs" / "fdpo" / "resumed")
-    one, other = (torch.load(run / LAST, weights_only=True)["state_dict"] for run in (expected, place / "outputs" / "fdpo" / "resumed"))
+    one, other = (
+        torch.load(run / LAST, weights_only=True)["state_dict"]
+        for run in (expected, place / "outputs" / "fdpo" / "resumed")
+    )
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -160,7 +185,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
 def test_original_clevr_files_make_a_corpus(shared_data: Path, tmp_path: Path) -> None:
     corpus = Corpus("preferences", "clevr", str(shared_data / "clevr"), per_image=1)
     files = prepare(corpus, tmp_path)
-    train_images, val_images = ({path for images, _ in files.questions(split) for path in images} for split in ("train", "val"))
+    train_images, val_images = (
+        {path for images, _ in files.questions(split) for path in images} for split in ("train", "val")
+    )
     assert len(train_images) + len(val_images) == 134
     assert not train_images & val_images
     assert prepare(corpus, tmp_path).train == files.train
@@ -174,7 +201,9 @@ def test_original_clevr_files_make_a_corpus(shared_data: Path, tmp_path: Path) -
         (["warm_start=outputs/nowhere"], "nowhere"),
     ],
 )
-def test_a_user_s_mistake_is_a_sentence_and_a_failing_exit_code(arguments: list[str], words: str, tmp_path: Path) -> None:
+def test_a_user_s_mistake_is_a_sentence_and_a_failing_exit_code(
+    arguments: list[str], words: str, tmp_path: Path
+) -> None:
     command = [sys.executable, "train.py", f"outputs={tmp_path}", "logger.wandb=off", *arguments]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0

@@ -14,9 +14,11 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
+from torch.utils.checkpoint import checkpoint
+from transformers import GenerationConfig
 
 from spatial_lightning.backbones.attention import TREE_ATTENTION, plan_attention, require_shareable
+from spatial_lightning.backbones.loading import architecture, load_model
 from spatial_lightning.backbones.processor import BackboneError, Processor
 from spatial_lightning.tree import Prompt, TreeBatch
 
@@ -72,7 +74,7 @@ class Backbone(nn.Module):
         self.processor = Processor(path, min_pixels=min_pixels, max_pixels=max_pixels)
         self.paths_per_forward = paths_per_forward
         self.attention = attention
-        self.model = _load_model(self.path, weights, overrides or {}, getattr(torch, dtype), attention)
+        self.model = load_model(self.path, weights, overrides or {}, getattr(torch, dtype), attention)
         self.engine = engine
         if engine == "shared":
             require_shareable(self.decoder.config)
@@ -83,7 +85,7 @@ class Backbone(nn.Module):
     # ------------------------------------------------------------------ structure
 
     @property
-    def decoder(self) -> nn.Module:
+    def decoder(self) -> Any:
         """The language tower's stack of layers, without the head."""
         return self.model.model.get_decoder()
 
@@ -133,7 +135,7 @@ class Backbone(nn.Module):
         """Content hash of weights, architecture and processor: equal exactly when log-probabilities are."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(self.processor.fingerprint().encode())
-        digest.update(json.dumps(_architecture(self.model.config.to_dict()), sort_keys=True, default=str).encode())
+        digest.update(json.dumps(architecture(self.model.config.to_dict()), sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -206,7 +208,7 @@ class Backbone(nn.Module):
             return chunk(hidden, targets)
         return torch.cat(
             [
-                torch.utils.checkpoint.checkpoint(chunk, states, ids, use_reentrant=False)
+                checkpoint(chunk, states, ids, use_reentrant=False)
                 for states, ids in zip(hidden.split(rows), targets.split(rows), strict=True)
             ]
         )
@@ -303,49 +305,3 @@ class Backbone(nn.Module):
             yield
         finally:
             config._attn_implementation = before
-
-
-def _load_model(path: str, weights: str, overrides: Mapping[str, Any], dtype: torch.dtype, attention: str) -> Any:
-    if weights == "random":
-        config = AutoConfig.from_pretrained(path)
-        for name, value in overrides.items():
-            _override(config, name, value)
-        return AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
-    if weights != "pretrained":
-        raise BackboneError(f"weights is {weights!r}; allowed: pretrained, random")
-    if overrides:
-        raise BackboneError("backbone.overrides changes the architecture and needs backbone.weights=random")
-    try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=dtype, attn_implementation=attention, output_loading_info=True
-        )
-        model, info = loaded
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BackboneError(f"cannot load weights from {path!r}: {error}") from error
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info.get(problem):
-            raise BackboneError(
-                f"weights in {path} do not fit its config: {problem} {sorted(map(str, info[problem]))[:5]}"
-            )
-    return model
-
-
-def _architecture(config: Any) -> Any:
-    """A configuration without the parts that say where it came from."""
-    if isinstance(config, Mapping):
-        return {
-            key: _architecture(value)
-            for key, value in config.items()
-            if key
-            not in ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "use_cache")
-        }
-    return config
-
-
-def _override(config: Any, name: str, value: Any) -> None:
-    *parents, last = name.split(".")
-    for parent in parents:
-        config = getattr(config, parent, None)
-    if not hasattr(config, last):
-        raise BackboneError(f"the model configuration has no {name!r} (backbone.overrides)")
-    setattr(config, last, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2VLConfig
@@ -38,7 +39,7 @@ def write_skeleton(folder: Path, texts: Iterable[str], *, vocabulary: int = 600,
         pixels: area in pixels that larger images are reduced to.
     """
     tokenizer = _train_tokenizer(texts, vocabulary)
-    ids = dict(zip(_SPECIAL, tokenizer.convert_tokens_to_ids(list(_SPECIAL)), strict=True))
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in _SPECIAL}
     config = Qwen2VLConfig(
         text_config={
             "vocab_size": len(tokenizer),

@@ -6,9 +6,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -21,6 +20,7 @@ from transformers import get_scheduler
 from spatial_lightning.backbones.backbone import Backbone
 from spatial_lightning.backbones.reference import CachedReference, FrozenCopy, Reference, ReferenceKind
 from spatial_lightning.backbones.towers import TowerPlan, TowerReport
+from spatial_lightning.modules.optimization import Optimization
 from spatial_lightning.modules.ranks import summed
 from spatial_lightning.tree import TreeBatch
 
@@ -29,38 +29,6 @@ Counts = Mapping[str, float]
 
 class NonFiniteLossError(RuntimeError):
     """A loss or gradient that is not a finite number; the message names the examples of the step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Optimization:
-    """How weights move.
-
-    Attributes:
-        lr: learning rate of towers that have none of their own.
-        weight_decay: AdamW decay of matrices; norms, biases and embeddings do not decay.
-        betas: AdamW moment decay.
-        max_grad_norm: clip the gradient's global L2 norm; None leaves it.
-        schedule: learning-rate schedule after warm-up, by transformers' name.
-        warmup: warm-up share of all steps, in [0, 1].
-
-    Raises:
-        ValueError: a value outside its range.
-    """
-
-    lr: float = 1e-4
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: float | None = 1.0
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    warmup: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"optimization.lr is {self.lr}; it must be above 0")
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"optimization.warmup is {self.warmup}; it is a share of all steps between 0 and 1")
-        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
-            raise ValueError(f"optimization.max_grad_norm is {self.max_grad_norm}; it must be above 0, or null")
 
 
 class FineTuner(L.LightningModule, ABC):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import OmegaConf
@@ -39,6 +41,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             temporary.unlink(missing_ok=True)
             kept = f"the checkpoint before is whole: {path}" if path.exists() else "there is no earlier checkpoint"
             raise OSError(f"cannot write checkpoint {path} ({error}); free some space and resume; {kept}") from error
+
+
+class SaveOnError(L.Callback):
+    """Saves the state when training fails. (Lightning's own callback for this also resumes by itself, unasked.)"""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Save what there is; a second error must not hide the first."""
+        if isinstance(exception, OSError):
+            return
+        with contextlib.suppress(OSError):
+            trainer.save_checkpoint(self.path)
 
 
 def checkpoint_of(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,12 @@ def make_loggers(run: Path, settings: dict[str, Any], config: dict[str, Any]) ->
     mode = "off" if mode is False else mode
     if mode not in MODES:
         raise ConfigError(f"logger.wandb is {mode!r}; allowed: {', '.join(MODES)}")
-    loggers: list[Logger] = [CSVLogger(save_dir=run, name="", version="")]
+    table = CSVLogger(save_dir=run, name="", version="")
+    with warnings.catch_warnings():
+        # That the run directory is not empty: the configuration is there already.
+        warnings.simplefilter("ignore")
+        _ = table.experiment
+    loggers: list[Logger] = [table]
     if mode == "auto":
         mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
     if mode != "off":

@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
 from spatial_lightning.backbones import Backbone
@@ -25,7 +25,7 @@ from spatial_lightning.evaluation import Summary, compare, majority_baseline, ta
 from spatial_lightning.modules import FineTuner
 from spatial_lightning.runs.answering import AnswerDuringTraining, Asked, Evaluation, by_family, choose, evaluate
 from spatial_lightning.runs.build import build, plain
-from spatial_lightning.runs.checkpoints import LAST, AtomicCheckpointIO, checkpoint_of, load_weights
+from spatial_lightning.runs.checkpoints import LAST, AtomicCheckpointIO, SaveOnError, checkpoint_of, load_weights
 from spatial_lightning.runs.config import ConfigError, compose_run, resolve_path
 from spatial_lightning.runs.corpora import CorpusFiles, prepare
 from spatial_lightning.runs.directory import (
@@ -124,8 +124,8 @@ def _assemble(config: DictConfig) -> _Parts:
     objective = plain(config.objective)
     encoding = {key: objective.pop(key) for key in _ENCODING if key in objective}
     evaluation = Evaluation(**plain(config.evaluation))
-    files = prepare(build(config.data.corpus), cache, say=say)
     warm_start = _warm_start(config)
+    files = prepare(build(config.data.corpus), cache, say=say)
     backbone = build_backbone(config)
     if warm_start is not None:
         load_weights(backbone, warm_start)
@@ -183,7 +183,7 @@ def _trainer(config: DictConfig, run: Path, loggers: list[Any], parts: _Parts) -
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         ),
-        OnExceptionCheckpoint(checkpoints, "on_exception"),
+        SaveOnError(checkpoints / "on_error.ckpt"),
         AnswerDuringTraining(parts.asked, parts.evaluation, lambda metrics: _log_metrics(loggers, metrics, trainer)),
     ]
     trainer = build(
