@@ -105,6 +105,7 @@ def test_the_reference_is_computed_once(finished: Path, place: Path, monkeypatch
     assert sum(forwards) == 1
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # a resumed run has a directory of its own
 def test_resume_goes_on_where_the_checkpoint_was_written(finished: Path, place: Path) -> None:
     whole = compose_run(small(place, "+experiment=fdpo_vit_unfrozen", "trainer.max_steps=4"))
     expected = train(whole, place / "outputs" / "fdpo" / "whole")
