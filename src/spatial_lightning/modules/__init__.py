@@ -1,6 +1,7 @@
 """LightningModules: one short final class per objective family over one abstract base."""
 
-from spatial_lightning.modules.finetuner import FineTuner, NonFiniteLossError, Optimization
+from spatial_lightning.modules.finetuner import FineTuner, NonFiniteLossError
+from spatial_lightning.modules.optimization import Optimization
 from spatial_lightning.modules.preference import DPOModule, FDPOModule
 from spatial_lightning.modules.sft import SFTModule
 

@@ -36,7 +36,7 @@ class Corpus:
             ``train.jsonl``, ``val.jsonl``, ``train_questions.jsonl`` and ``val_questions.jsonl``).
         root: folder of the CLEVR layout or of the records; for ``procedural`` null.
         difficulty: of procedural scenes.
-        train_images, val_images: number of procedural scenes; for CLEVR null takes what is there.
+        train_images, val_images: number of procedural scenes; for CLEVR at most so many of what is there.
         val_share: share of CLEVR images held out, in (0, 1).
         size: width and height in pixels of procedural images.
         seed: of scenes, questions and errors.
@@ -196,7 +196,8 @@ def _clevr(corpus: Corpus) -> tuple[list[Scene], list[Scene], list[str]]:
         bad.max_fraction = 0.0
         bad.check()
     random.Random(corpus.seed).shuffle(scenes)
-    held_out = corpus.val_images or max(1, round(corpus.val_share * len(scenes)))
+    held_out = max(1, round(corpus.val_share * len(scenes)))
+    held_out = min(held_out, corpus.val_images or held_out)
     if held_out >= len(scenes):
         raise ConfigError(f"data.val_images={held_out} leaves nothing of {len(scenes)} scenes to train on")
     train = scenes[held_out:][: corpus.train_images]
