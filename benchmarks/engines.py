@@ -90,7 +90,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     weights = "pretrained" if list(arguments.path.glob("*.safetensors")) else "random"
-    backbone = Backbone(arguments.path, weights=weights, engine=arguments.worker, paths_per_forward=arguments.questions)
+    backbone = Backbone(arguments.path, weights=weights, engine=arguments.worker)
     backbone.train()
     encoder = Encoder(backbone.processor)
     with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning import seed_everything
 from omegaconf import DictConfig
+from transformers.utils.logging import disable_progress_bar
 
 from spatial_lightning.backbones.processor import BackboneError
 from spatial_lightning.modules import NonFiniteLossError
@@ -114,3 +115,4 @@ def _quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "wandb", "httpx", "datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
+    disable_progress_bar()
