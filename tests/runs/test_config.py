@@ -82,6 +82,7 @@ def test_a_mistyped_option_in_a_list_fails_before_any_job_runs() -> None:
     [
         (["objective=fdpo"], "data=preferences"),
         (["data=preferences"], "data=spatialvlm"),
+        (["trainer.precision=16-mixed"], "choose bf16-mixed"),
         (
             [
                 "objective=fdpo",

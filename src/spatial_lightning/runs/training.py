@@ -113,6 +113,11 @@ def check(config: DictConfig) -> None:
         )
     if config.backbone.get("engine") == "separate" and objective.get("segment_context") == "independent":
         log.info("segment_context=independent on the separate engine runs the prompt once per segment")
+    if str(config.trainer.get("precision")).startswith("16"):
+        raise ConfigError(
+            f"trainer.precision={config.trainer.precision} scales the loss, and gradients would be clipped before they are "
+            "scaled back: choose bf16-mixed, bf16-true or 32-true"
+        )
     if objective.get("shuffle_segments") and objective.get("segment_context") == "independent":
         raise ConfigError("objective.shuffle_segments needs objective.segment_context=single_pass")
     if config.resume and config.warm_start:
