@@ -142,7 +142,7 @@ class DPOModule(FineTuner):
 
 @final
 class FDPOModule(FineTuner):
-    """Fine-grained DPO: each segment's strength follows its reward gap (arXiv:2506.21656 Sec. 3.2).
+    """Fine-grained DPO: each segment's strength follows its reward gap (arXiv:2506.21656).
 
     Args:
         beta: mean strength of the two segments, above 0.

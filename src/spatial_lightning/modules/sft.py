@@ -15,7 +15,7 @@ from spatial_lightning.tree import TreeBatch
 
 @final
 class SFTModule(FineTuner):
-    """Negative log-likelihood of the answer tokens, averaged over all answer tokens of the step (arXiv:2504.20648 Sec. 4)."""
+    """Negative log-likelihood of the answer tokens, averaged over all answer tokens of the step (arXiv:2504.20648)."""
 
     def counts(self, batch: TreeBatch) -> Counts:
         """Trained tokens."""

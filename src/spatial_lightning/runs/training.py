@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import resource
 import shlex
 import sys
@@ -39,8 +38,6 @@ from spatial_lightning.runs.directory import (
 from spatial_lightning.runs.loggers import finish_loggers, make_loggers
 from spatial_lightning.runs.progress import Progress, clock
 from spatial_lightning.runs.report import write_report
-
-log = logging.getLogger(__name__)
 
 _ENCODING = ("segment_context", "shuffle_segments")
 """Keys of an objective that say how responses become tokens."""
@@ -111,8 +108,6 @@ def check(config: DictConfig) -> None:
             f"objective {name} trains on {wanted}, data.corpus.kind is {kind}: choose "
             f"data={'spatialvlm' if wanted == 'questions' else 'preferences'} or another objective"
         )
-    if config.backbone.get("engine") == "separate" and objective.get("segment_context") == "independent":
-        log.info("segment_context=independent on the separate engine runs the prompt once per segment")
     if str(config.trainer.get("precision")).startswith("16"):
         raise ConfigError(
             f"trainer.precision={config.trainer.precision} scales the loss, and gradients would be clipped before they are "
@@ -120,8 +115,6 @@ def check(config: DictConfig) -> None:
         )
     if objective.get("shuffle_segments") and objective.get("segment_context") == "independent":
         raise ConfigError("objective.shuffle_segments needs objective.segment_context=single_pass")
-    if config.resume and config.warm_start:
-        log.info("resume=%s: the warm start only defines the reference policy", config.resume)
 
 
 def _assemble(config: DictConfig) -> _Parts:
