@@ -14,7 +14,14 @@ from torch import nn
 from transformers import Lfm2Config, Qwen2Config
 
 from spatial_lightning.backbones import Backbone
-from spatial_lightning.backbones.attention import _CALL_COST, _chains, plan_attention, require_shareable, tree_attention
+from spatial_lightning.backbones.attention import (
+    _CALL_COST,
+    _chains,
+    plan_attention,
+    require_shareable,
+    tree_attention,
+    within,
+)
 from spatial_lightning.backbones.processor import BackboneError
 from spatial_lightning.data import Encoder
 from spatial_lightning.tree import TokenTree, TreeBatch, pack
@@ -25,13 +32,13 @@ ROWS = st.lists(trees(), min_size=1, max_size=5)
 def seen(batch: TreeBatch, window: int | None = None) -> list[list[int]]:
     """For each token of a row, the tokens that its plan lets it attend to, in order."""
     plan = plan_attention(batch)
-    queries = torch.cat([group.queries.flatten() for group in plan.groups])
     keys = []
-    for group in plan.groups:
-        mask = group.within(window)[:, 0]
-        keys += [group.keys[c][mask[c, q]].tolist() for c in range(mask.shape[0]) for q in range(mask.shape[1])]
+    lengths = [mask.shape[0] * mask.shape[-1] for mask in plan.masks]
+    for mask, rows in zip(plan.masks, plan.keys.split(lengths), strict=True):
+        allowed, paths = within(mask, window)[:, 0], rows.view(mask.shape[0], -1)
+        keys += [path[seen].tolist() for path, queries in zip(paths, allowed, strict=True) for seen in queries]
     places = plan.inverse.tolist()
-    assert queries[plan.inverse].tolist() == list(range(batch.tokens))
+    assert plan.queries[plan.inverse].tolist() == list(range(batch.tokens))
     return [keys[place] for place in places]
 
 
@@ -56,7 +63,7 @@ def test_windows_are_measured_along_the_path(row: list[TokenTree], window: int) 
 def test_padding_costs_less_than_the_calls_it_saves(row: list[TokenTree]) -> None:
     batch = pack(row)
     needed = sum(chain.queries.numel() * chain.keys.numel() for chain in _chains(batch))
-    area = sum(group.area for group in plan_attention(batch).groups)
+    area = sum(mask.numel() for mask in plan_attention(batch).masks)
     assert needed <= area <= needed + len(_chains(batch)) * _CALL_COST / 4
 
 
@@ -65,7 +72,7 @@ def test_area_grows_with_the_trees_and_not_with_the_row_squared(tiny: Backbone, 
 
     def area(images: int) -> tuple[int, int]:
         batch = pack([encoder.questions(asked(str(i), pictures[:1], 32)) for i in range(images)])
-        return sum(group.area for group in plan_attention(batch).groups), batch.tokens
+        return sum(mask.numel() for mask in plan_attention(batch).masks), batch.tokens
 
     (one, tokens), (many, row) = area(1), area(32)
     assert row == 32 * tokens
@@ -77,7 +84,7 @@ def test_area_grows_with_the_trees_and_not_with_the_row_squared(tiny: Backbone, 
 def test_number_of_calls_does_not_follow_the_number_of_trees(tiny: Backbone, pictures: tuple[Path, ...]) -> None:
     encoder = Encoder(tiny.processor)
     batch = pack([encoder.questions(asked(str(i), pictures[:1], 8)) for i in range(16)])
-    assert len(plan_attention(batch).groups) <= 8
+    assert len(plan_attention(batch).masks) <= 8
 
 
 def test_layers_that_carry_state_are_refused() -> None:

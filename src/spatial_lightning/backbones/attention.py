@@ -29,55 +29,52 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Chains of similar shape, padded together into one attention call."""
-
-    queries: Int[Tensor, "chains queries"]
-    keys: Int[Tensor, "chains keys"]
-    mask: Bool[Tensor, "chains 1 queries keys"]
-
-    @property
-    def area(self) -> int:
-        """Query-key pairs that the call computes, padding included."""
-        return self.mask.numel()
-
-    def within(self, window: int | None) -> Bool[Tensor, "chains 1 queries keys"]:
-        """The mask of a layer that looks back ``window`` tokens along the path, itself included; None for all."""
-        length = self.mask.shape[-1]
-        if window is None or window >= length:
-            return self.mask
-        reach = self.mask.sum(-1, keepdim=True) - 1
-        return self.mask & (torch.arange(length, device=self.mask.device) > reach - window)
-
-
-@dataclass(frozen=True, slots=True)
 class AttentionPlan:
     """How a packed row attends: gather keys and values along each path, attend group by group, put the outputs back.
 
     Attributes:
-        inverse: for each token of the row, its place in the concatenated, flattened outputs of the groups.
+        masks: of each group, chains of similar shape that are padded together into one attention call.
+        queries: the tokens whose queries the groups take, one group after the other, flattened.
+        keys: the same for keys and values.
+        inverse: for each token of the row, its place in ``queries``.
     """
 
-    groups: tuple[Group, ...]
+    masks: tuple[Bool[Tensor, "chains 1 queries keys"], ...]
+    queries: Int[Tensor, " queries"]
+    keys: Int[Tensor, " keys"]
     inverse: Int[Tensor, " tokens"]
 
     def to(self, device: torch.device | str) -> AttentionPlan:
         """The plan with every tensor on ``device``."""
-        groups = tuple(Group(g.queries.to(device), g.keys.to(device), g.mask.to(device)) for g in self.groups)
-        return AttentionPlan(groups, self.inverse.to(device))
+        masks = tuple(mask.to(device) for mask in self.masks)
+        return AttentionPlan(masks, self.queries.to(device), self.keys.to(device), self.inverse.to(device))
 
 
 def plan_attention(batch: TreeBatch) -> AttentionPlan:
     """Plan the attention of a packed row; the cost is the sum over chains of queries times path, never the row squared."""
-    groups = [_pad(chains) for chains in _group(_chains(batch))]
+    padded = [_pad(chains) for chains in _group(_chains(batch))]
     inverse = torch.empty(batch.tokens, dtype=torch.long)
     offset = 0
-    for queries, padded in groups:
-        places = offset + torch.arange(padded.queries.numel()).view_as(padded.queries)
-        for row, chain in enumerate(queries):
+    for chains, queries, _, _ in padded:
+        places = offset + torch.arange(queries.numel()).view_as(queries)
+        for row, chain in enumerate(chains):
             inverse[chain.queries] = places[row, : chain.queries.numel()]
-        offset += padded.queries.numel()
-    return AttentionPlan(tuple(padded for _, padded in groups), inverse)
+        offset += queries.numel()
+    return AttentionPlan(
+        tuple(mask for _, _, _, mask in padded),
+        torch.cat([queries.flatten() for _, queries, _, _ in padded]),
+        torch.cat([keys.flatten() for _, _, keys, _ in padded]),
+        inverse,
+    )
+
+
+def within(mask: Bool[Tensor, "chains 1 queries keys"], window: int | None) -> Bool[Tensor, "chains 1 queries keys"]:
+    """The mask of a layer that looks back ``window`` tokens along the path, itself included; None for all."""
+    length = mask.shape[-1]
+    if window is None or window >= length:
+        return mask
+    reach = mask.sum(-1, keepdim=True) - 1
+    return mask & (torch.arange(length, device=mask.device) > reach - window)
 
 
 def require_shareable(config: Any) -> None:
@@ -120,19 +117,32 @@ def tree_attention(
             "which the shared engine cannot do: set backbone.engine=separate"
         )
     repeats = query.shape[1] // key.shape[1]
-    rows = [tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value)]
+    shapes = [mask.shape for mask in tree_plan.masks]
+    queries = _gather(query, tree_plan.queries).split([chains * width for chains, _, width, _ in shapes])
+    keys, values = (
+        _gather(tensor, tree_plan.keys).split([chains * length for chains, _, _, length in shapes])
+        for tensor in (key, value)
+    )
     outputs = []
-    for group in tree_plan.groups:
-        chains = group.queries.shape[0]
-        q = rows[0][group.queries.flatten()].unflatten(0, (chains, -1)).transpose(1, 2)
-        k, v = (row[group.keys.flatten()].unflatten(0, (chains, -1)).transpose(1, 2) for row in rows[1:])
+    for mask, *rows in zip(tree_plan.masks, queries, keys, values, strict=True):
+        q, k, v = (row.unflatten(0, (mask.shape[0], -1)).transpose(1, 2) for row in rows)
         if repeats > 1:
             k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
         out = nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=group.within(sliding_window), dropout_p=dropout, scale=scaling
+            q, k, v, attn_mask=within(mask, sliding_window), dropout_p=dropout, scale=scaling
         )
         outputs.append(out.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs)[tree_plan.inverse].unsqueeze(0), None
+    heads = torch.cat(outputs).flatten(1)
+    return nn.functional.embedding(tree_plan.inverse, heads).unflatten(1, outputs[0].shape[1:]).unsqueeze(0), None
+
+
+def _gather(
+    tensor: Float[Tensor, "1 heads tokens dim"], places: Int[Tensor, " places"]
+) -> Float[Tensor, "places heads dim"]:
+    """Rows of all heads; as an embedding lookup, whose backward adds rows up in parallel where indexing does not."""
+    heads, _, width = tensor.shape[1:]
+    rows = tensor.squeeze(0).transpose(0, 1).flatten(1)
+    return nn.functional.embedding(places, rows).unflatten(1, (heads, width))
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention)
@@ -179,7 +189,14 @@ def _group(chains: Sequence[Chain]) -> list[list[Chain]]:
     return groups
 
 
-def _pad(chains: list[Chain]) -> tuple[list[Chain], Group]:
+def _pad(
+    chains: list[Chain],
+) -> tuple[
+    list[Chain],
+    Int[Tensor, "chains queries"],
+    Int[Tensor, "chains keys"],
+    Bool[Tensor, "chains 1 queries keys"],
+]:
     width = max(chain.queries.numel() for chain in chains)
     length = max(chain.keys.numel() for chain in chains)
     queries = torch.zeros(len(chains), width, dtype=torch.long)
@@ -191,4 +208,4 @@ def _pad(chains: list[Chain]) -> tuple[list[Chain], Group]:
         keys[row, :path] = chain.keys
         reach[row, :own] = torch.arange(path - own, path)
     mask = torch.arange(length) <= reach.unsqueeze(-1)
-    return chains, Group(queries, keys, mask.unsqueeze(1))
+    return chains, queries, keys, mask.unsqueeze(1)

@@ -126,6 +126,7 @@ class TowerPlan:
                 "params": parameters,
                 "lr": getattr(self, tower).lr or lr,
                 "weight_decay": weight_decay if decays else 0.0,
+                "decays": decays,
                 "name": f"{tower}{'' if decays else '_no_decay'}",
             }
             for (tower, decays), parameters in groups.items()

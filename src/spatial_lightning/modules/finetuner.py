@@ -170,10 +170,10 @@ class FineTuner(L.LightningModule, ABC):
         self._validation.clear()
 
     def configure_optimizers(self) -> Any:
-        """AdamW with one group per tower, and the schedule over our own count of steps."""
+        """The optimizer with one group per tower, and the schedule over our own count of steps."""
         settings = self.optimization
         groups = self.towers.parameter_groups(self.backbone, lr=settings.lr, weight_decay=settings.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=self._can_fuse())
+        optimizer = settings.build(groups, fused=self._can_fuse())
         steps = self.total_steps()
         scheduler = get_scheduler(settings.schedule, optimizer, round(settings.warmup * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

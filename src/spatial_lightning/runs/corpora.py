@@ -42,6 +42,7 @@ class Corpus:
         seed: of scenes, questions and errors.
         per_image: questions or pairs of each training image.
         reasoned_per_image: for ``questions``, further questions answered with a description and reasoning.
+        grounding: for ``questions``, further training questions that ask for the objects in order and for each one's place.
         rounding, wording, kinds, others, errors: see :mod:`spatial_lightning.synthesis`.
         val_questions, val_reasoned: direct and reasoned evaluation questions of each held-out image.
 
@@ -60,6 +61,7 @@ class Corpus:
     seed: int = 0
     per_image: int = 8
     reasoned_per_image: int = 0
+    grounding: bool = False
     rounding: str = "decimal"
     wording: str = "plain"
     kinds: Any = None
@@ -145,6 +147,7 @@ def _make(corpus: Corpus, cache: Path, folder: Path, files: CorpusFiles, say: Ca
                 scenes,
                 questions_per_image=corpus.per_image,
                 reasoned_per_image=corpus.reasoned_per_image,
+                grounding=corpus.grounding,
                 progress=say,
                 **questions,
             )

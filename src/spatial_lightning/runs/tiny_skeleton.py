@@ -10,6 +10,7 @@ import numpy as np
 from spatial_lightning.backbones.tiny import write_skeleton
 from spatial_lightning.runs.config import resolve_path
 from spatial_lightning.scenes import generate
+from spatial_lightning.synthesis.grounding import grounding_questions
 from spatial_lightning.synthesis.longcot import preference_pairs
 from spatial_lightning.synthesis.spatialvlm import question_set
 
@@ -25,7 +26,7 @@ def texts(scenes: int = SCENES) -> Iterator[str]:
         for question in question_set(scene, count=12, rng=rng, wording="varied", rounding="human"):
             yield question.text
             yield question.answer
-        for question in question_set(scene, count=6, rng=rng):
+        for question in [*question_set(scene, count=6, rng=rng), *grounding_questions(scene)]:
             yield question.text
             yield question.answer
         for pair in preference_pairs(scene, count=2, rng=rng):

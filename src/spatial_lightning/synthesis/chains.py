@@ -84,7 +84,7 @@ def reasoned_kinds(kinds: Kinds) -> dict[str, float]:
 def build_chain(facts: SceneFacts, plan: Plan, rng: np.random.Generator, *, others: int = OTHERS) -> Chain:
     """The true chain for a plan; up to ``others`` objects that were not asked about are named as well."""
     asked = [plan.a] if plan.b is None else [plan.a, plan.b]
-    described: list[Seen | Also] = [_seen(facts, index, name) for index, name in zip(asked, plan.names, strict=True)]
+    described: list[Seen | Also] = [describe(facts, index, name) for index, name in zip(asked, plan.names, strict=True)]
     rest = [i for i, name in enumerate(facts.names) if name is not None and i not in asked]
     if rest and others:
         chosen = sorted(rng.permutation(len(rest))[:others].tolist())
@@ -162,6 +162,12 @@ def signed(measured: Coordinate) -> float:
     return -measured.value if measured.pole in ("left", "below") else measured.value
 
 
+def describe(facts: SceneFacts, index: int, name: str) -> Seen:
+    """How a chain describes an object: size and material, place in the picture in whole percent, depth to one decimal."""
+    item, (column, row) = facts.scene.objects[index], facts.image[index]
+    return Seen(name, (item.size, item.material), float(round(column)), float(round(row)), _tenth(item.depth))
+
+
 def root_of(terms: tuple[float, ...]) -> Root:
     """Pythagoras as a person writes it down: every intermediate result with one decimal."""
     squares = tuple(_tenth(term * term) for term in terms)
@@ -193,11 +199,6 @@ def _between(facts: SceneFacts, plan: Plan) -> tuple[Offset, ...]:
         Offset(b, POLES[axis].high if offset >= 0 else POLES[axis].low, a, abs(offset))
         for axis, offset in zip(DISTANCES[plan.kind], offsets, strict=True)
     )
-
-
-def _seen(facts: SceneFacts, index: int, name: str) -> Seen:
-    item, (column, row) = facts.scene.objects[index], facts.image[index]
-    return Seen(name, (item.size, item.material), float(round(column)), float(round(row)), _tenth(item.depth))
 
 
 def _tenth(value: float) -> float:

@@ -15,6 +15,7 @@ from spatial_lightning.records import AnyRecord, ImageQuestions, PreferencePair,
 from spatial_lightning.scenes.scene import Scene
 from spatial_lightning.synthesis.chains import OTHERS
 from spatial_lightning.synthesis.facts import MARGIN
+from spatial_lightning.synthesis.grounding import grounding_questions
 from spatial_lightning.synthesis.longcot import preference_pairs
 from spatial_lightning.synthesis.plans import Kinds
 from spatial_lightning.synthesis.rewards import MEAN
@@ -53,6 +54,7 @@ def write_question_corpus(
     rounding: str = "decimal",
     wording: str = "plain",
     reasoned_per_image: int = 0,
+    grounding: bool = False,
     others: int = OTHERS,
     margin: float = MARGIN,
     progress: Progress | None = None,
@@ -65,6 +67,7 @@ def write_question_corpus(
     Args:
         path: JSON-lines file; images below its folder are referred to by relative paths.
         reasoned_per_image: further questions of each image that are answered by a LongCoT.
+        grounding: add the lists and descriptions of :func:`~.grounding.grounding_questions`.
         others: how many objects that are not asked about a LongCoT names.
         progress: told every few seconds, in words, how many scenes are done and how many a second.
 
@@ -89,10 +92,12 @@ def write_question_corpus(
             others=others,
             first_id=len(direct),
         )
-        questions = (*direct, *reasoned)
+        questions = [*direct, *reasoned]
+        if grounding:
+            questions += grounding_questions(scene, first_id=len(questions))
         if questions:
             summary.kinds.update(question.kind for question in questions)
-            yield ImageQuestions(f"{scene.split}-{scene.index:06d}", (scene.image,), questions)
+            yield ImageQuestions(f"{scene.split}-{scene.index:06d}", (scene.image,), tuple(questions))
 
     return _write(summary, scenes, record, progress)
 
