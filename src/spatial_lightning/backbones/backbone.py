@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import GenerationConfig
 
 from spatial_lightning.backbones.attention import TREE_ATTENTION, plan_attention, require_shareable
+from spatial_lightning.backbones.head import Readout, read_out
 from spatial_lightning.backbones.loading import architecture, load_model
 from spatial_lightning.backbones.processor import BackboneError, Processor
 from spatial_lightning.tree import Prompt, TreeBatch
@@ -29,7 +29,6 @@ _KNOWN_TOWERS: dict[str, tuple[str, ...]] = {
     "vision": ("visual", "vision_tower", "vision_model"),
     "language": ("language_model", "text_model", "lm_head"),
 }
-_LOGIT_CHUNK = 2**26
 
 log = logging.getLogger(__name__)
 
@@ -159,12 +158,15 @@ class Backbone(nn.Module):
 
     def logps(self, batch: TreeBatch) -> Float[Tensor, " targets"]:
         """Log-probability (nats, float32) of every trained token given its path, in the order of ``batch.targets``."""
-        if self.engine == "separate":
-            return self._separate_logps(batch)
-        hidden = self._shared_hidden(batch)
-        return self._head(hidden[batch.predictors], batch.ids[batch.targets])
+        return self.read(batch).logps
 
-    def _shared_hidden(self, batch: TreeBatch) -> Float[Tensor, "tokens hidden"]:
+    def read(self, batch: TreeBatch, *, statistics: bool = False) -> Readout:
+        """Log-probabilities as :meth:`logps` and, on request, entropy and top-1 agreement at the same positions."""
+        hidden = self._separate_hidden(batch) if self.engine == "separate" else self._shared_hidden(batch)
+        return read_out(self.model.get_output_embeddings(), hidden, batch.ids[batch.targets], statistics=statistics)
+
+    def _shared_hidden(self, batch: TreeBatch) -> Float[Tensor, "targets hidden"]:
+        """Hidden states at the positions that predict the trained tokens."""
         output = self.model.model(
             input_ids=batch.ids.unsqueeze(0),
             position_ids=batch.positions.unsqueeze(1) if batch.positions.shape[0] > 1 else batch.positions,
@@ -172,9 +174,10 @@ class Backbone(nn.Module):
             tree_plan=plan_attention(batch).to(batch.ids.device),
             **batch.images,
         )
-        return output.last_hidden_state.squeeze(0)
+        return output.last_hidden_state.squeeze(0)[batch.predictors]
 
-    def _separate_logps(self, batch: TreeBatch) -> Float[Tensor, " targets"]:
+    def _separate_hidden(self, batch: TreeBatch) -> Float[Tensor, "targets hidden"]:
+        """The same from every path alone; a token that several paths share is taken from the first of them."""
         paths = [batch.path(leaf) for leaf in batch.leaves()]
         is_target = torch.zeros(batch.tokens, dtype=torch.bool)
         is_target[batch.targets.cpu()] = True
@@ -191,27 +194,9 @@ class Backbone(nn.Module):
                 covered.update(path)
                 own = (is_target[row] & new).nonzero().flatten()
                 places.append(row[own])
-                pieces.append(self._head(hidden[index, own - 1], batch.ids[row[own]]))
+                pieces.append(hidden[index, own - 1])
         order = torch.cat(places).argsort()
         return torch.cat(pieces)[order]
-
-    def _head(self, hidden: Float[Tensor, "n hidden"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """Log-probabilities by the output head, in chunks that the backward pass recomputes when there are several."""
-        head = self.model.get_output_embeddings()
-
-        def chunk(states: Tensor, ids: Tensor) -> Tensor:
-            logits = head(states).float()
-            return logits.gather(-1, ids.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
-
-        rows = max(1, _LOGIT_CHUNK // self.model.config.get_text_config().vocab_size)
-        if hidden.shape[0] <= rows:
-            return chunk(hidden, targets)
-        return torch.cat(
-            [
-                checkpoint(chunk, states, ids, use_reentrant=False)
-                for states, ids in zip(hidden.split(rows), targets.split(rows), strict=True)
-            ]
-        )
 
     # ------------------------------------------------------------------ generation
 
