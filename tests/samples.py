@@ -91,7 +91,7 @@ def single_tokens(backbone: Backbone, images: Sequence[Path]) -> TokenTree:
     """A picture, then branches and inner nodes of a single token each."""
     processor = backbone.processor
     features = tuple(processor.image(path) for path in images)
-    ids, _ = processor.tokenize(processor.frame(len(features)).prefix, [image.tokens for image in features])
+    ids, _ = processor.tokenize(processor.frame(len(features)).prefix, features)
     nodes = [_node(-1, ids, processor.positions(ids, features), images=features)]
     for parent, token in [(0, 20), (0, 21), (1, 22), (1, 23), (3, 24), (0, 25)]:
         path = torch.cat([nodes[node].positions for node in _path(nodes, parent)], dim=1)

@@ -30,11 +30,13 @@ class ImageFeatures:
         tensors: model inputs by name (e.g. ``pixel_values``, ``image_grid_thw``), to be concatenated along dimension 0.
         tokens: how many positions of the sequence the image fills.
         key: content hash of pixels and preprocessing.
+        text: what its placeholder in a conversation becomes, image tokens and markers around them.
     """
 
     tensors: Mapping[str, Tensor]
     tokens: int
     key: str
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +276,7 @@ def pack(trees: Sequence[TokenTree], *, keys: bool = False) -> TreeBatch:
         branch=torch.cat(branches),
         segment=torch.cat([node.segment[node.trained] for node in nodes]),
         branches=first_branch,
-        images={name: torch.cat([image.tensors[name] for image in images]) for name in inputs},
+        images={name: join_rows([image.tensors[name] for image in images]) for name in inputs},
         values={name: torch.cat([tree.values[name] for tree in trees]) for name in trees[0].values},
         tree_ids=tuple(tree.id for tree in trees),
         tree_keys=tuple(tree.key() for tree in trees) if keys else (),
@@ -282,6 +284,17 @@ def pack(trees: Sequence[TokenTree], *, keys: bool = False) -> TreeBatch:
         image_counts=tuple(image_counts),
         image_rows={name: tuple(image.tensors[name].shape[0] for image in images) for name in inputs},
     )
+
+
+def join_rows(pieces: Sequence[Tensor]) -> Tensor:
+    """Tensors one after the other along the first dimension; other dimensions are filled up at their end with zeros."""
+    sizes = [max(lengths) for lengths in zip(*(piece.shape[1:] for piece in pieces), strict=True)]
+
+    def fill(piece: Tensor) -> Tensor:
+        missing = [wanted - own for wanted, own in zip(sizes, piece.shape[1:], strict=True)]
+        return torch.nn.functional.pad(piece, [amount for gap in missing[::-1] for amount in (0, gap)])
+
+    return torch.cat([piece if list(piece.shape[1:]) == sizes else fill(piece) for piece in pieces])
 
 
 def split_by_budget(trees: Iterable[TokenTree], budget: int) -> Iterator[list[TokenTree]]:

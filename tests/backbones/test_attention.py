@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from samples import asked
 from test_tree import trees
 from torch import nn
 from transformers import Lfm2Config, Qwen2Config
+from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
 
 from spatial_lightning.backbones import Backbone
 from spatial_lightning.backbones.attention import (
@@ -20,22 +23,22 @@ from spatial_lightning.backbones.attention import (
     plan_attention,
     require_shareable,
     tree_attention,
-    within,
 )
+from spatial_lightning.backbones.blocks import Blocks
 from spatial_lightning.backbones.processor import BackboneError
 from spatial_lightning.data import Encoder
-from spatial_lightning.tree import TokenTree, TreeBatch, pack
+from spatial_lightning.tree import Node, TokenTree, TreeBatch, pack
 
 ROWS = st.lists(trees(), min_size=1, max_size=5)
 
 
-def seen(batch: TreeBatch, window: int | None = None) -> list[list[int]]:
+def seen(batch: TreeBatch, window: int | None = None, blocks: Blocks | None = None) -> list[list[int]]:
     """For each token of a row, the tokens that its plan lets it attend to, in order."""
-    plan = plan_attention(batch)
+    plan = plan_attention(batch, blocks)
     keys = []
     lengths = [mask.shape[0] * mask.shape[-1] for mask in plan.masks]
-    for mask, rows in zip(plan.masks, plan.keys.split(lengths), strict=True):
-        allowed, paths = within(mask, window)[:, 0], rows.view(mask.shape[0], -1)
+    for mask, rows in zip(plan.layer_masks(window), plan.keys.split(lengths), strict=True):
+        allowed, paths = mask[:, 0], rows.view(mask.shape[0], -1)
         keys += [path[seen].tolist() for path, queries in zip(paths, allowed, strict=True) for seen in queries]
     places = plan.inverse.tolist()
     assert plan.queries[plan.inverse].tolist() == list(range(batch.tokens))
@@ -93,8 +96,48 @@ def test_layers_that_carry_state_are_refused() -> None:
         require_shareable(Lfm2Config(num_hidden_layers=2, full_attn_idxs=[1]))
 
 
-@pytest.mark.parametrize("extra", [{"softcap": 30.0}, {"s_aux": torch.zeros(2)}])
-def test_scores_that_the_plan_cannot_bend_are_refused(extra: dict) -> None:
+@given(ROWS, st.integers(1, 6), st.booleans(), st.randoms(use_true_random=False))
+def test_blocks_see_their_own_on_the_path(row: list[TokenTree], window: int, windowed: bool, random: Random) -> None:
+    """Against the rule in words: causal or same block, and the window over all of it or over the causal part only."""
+    batch = pack(row)
+    of = torch.tensor([random.randrange(-1, 3) for _ in range(batch.tokens)])
+    for n, start in enumerate(batch.node_starts[:-1]):  # a block never straddles nodes
+        of[start : batch.node_starts[n + 1]] += 3 * n * (of[start : batch.node_starts[n + 1]] >= 0)
+    for width in (None, window):
+        for token, keys in enumerate(seen(batch, width, Blocks(of, windowed))):
+            member = next(n for n in range(len(batch.node_parents)) if token in batch.node(n))
+            path = [place for n in batch.path(member) for place in batch.node(n)]
+            own = path.index(token)
+            near = [width is None or place > own - width for place in range(len(path))]
+            block = [bool(of[token] >= 0 and of[key] == of[token]) for key in path]
+            causal = [place <= own for place in range(len(path))]
+            wanted = [
+                key
+                for key, n, b, c in zip(path, near, block, causal, strict=True)
+                if ((c or b) and n if windowed else (c and n) or b)
+            ]
+            assert keys == wanted
+
+
+@pytest.mark.parametrize("softcap", [0.5, 30.0])
+def test_capped_scores_are_capped(softcap: float) -> None:
+    """Against transformers' own eager attention on one sequence, and plainly different from uncapped scores."""
+    length = 5
+    query, key, value = (3 * torch.randn(1, heads, length, 4) for heads in (4, 2, 2))
+    ids = torch.arange(length)
+    node = Node(-1, ids, ids[None], ids > 0, ids * 0, 0)
+    plan = plan_attention(pack([TokenTree("a", (node,))]))
+    module: Any = nn.Identity().eval()
+    module.num_key_value_groups = 2
+    out, _ = tree_attention(module, query, key, value, None, tree_plan=plan, scaling=0.5, softcap=softcap)
+    mask = torch.full((length, length), -torch.inf).triu(1)
+    expected, _ = eager_attention_forward(module, query, key, value, mask, scaling=0.5, softcap=softcap)
+    torch.testing.assert_close(out, expected)
+    plain, _ = tree_attention(module, query, key, value, None, tree_plan=plan, scaling=0.5)
+    assert softcap > 1 or (plain - out).abs().max() > 1e-2
+
+
+def test_attention_sinks_are_refused() -> None:
     states = torch.zeros(1, 2, 3, 4)
     with pytest.raises(BackboneError, match="engine=separate"):
-        tree_attention(nn.Identity(), states, states, states, None, tree_plan=None, **extra)  # type: ignore[arg-type]
+        tree_attention(nn.Identity(), states, states, states, None, tree_plan=None, s_aux=states)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ def test_placeholders_are_the_features_the_vision_tower_makes(tiny: Backbone, pi
         image = tiny.processor.image(path)
         features = tiny.model.model.get_image_features(**image.tensors, return_dict=True).pooler_output
         assert torch.cat(tuple(features)).shape[0] == image.tokens
-        ids, spans = tiny.processor.tokenize(f"a {tiny.processor.image_token} b", [image.tokens])
+        ids, spans = tiny.processor.tokenize(f"a {tiny.processor.placeholder} b", [image])
         assert int((ids == tiny.processor.image_token_id).sum()) == image.tokens
         assert spans.shape == (ids.numel(), 2)
 

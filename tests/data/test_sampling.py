@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatial_lightning.data.sampling import StepSampler
+from spatial_lightning.data.sampling import StepSampler, balanced
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 9))
 
@@ -47,6 +50,42 @@ def test_resuming_leaves_out_what_was_seen_and_only_in_that_epoch(
     sampler.resume(epoch, seen)
     assert steps(sampler, epoch) == whole[0][seen:]
     assert steps(sampler, epoch + 1) == whole[1]
+
+
+@given(SIZES, st.integers(1, 4), st.integers(0, 3))
+def test_shares_by_length_partition_every_step_too(sizes: tuple[int, int], ranks: int, epoch: int) -> None:
+    examples, batch = sizes[0], max(sizes[1], ranks)
+    whole = steps(StepSampler(examples, batch), epoch)
+    parts = [
+        steps(StepSampler(examples, batch, rank=rank, world_size=ranks, length=_length), epoch) for rank in range(ranks)
+    ]
+    for index, step in enumerate(whole):
+        assert sorted(i for part in parts for i in part[index]) == sorted(step)
+        # A step with an example for each rank leaves none without work.
+        assert len(step) < ranks or all(part[index] for part in parts)
+
+
+def _length(index: int, epoch: int) -> float:
+    return 1 + (index * 7919 + epoch) % 101
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=7), st.integers(2, 3))
+def test_shares_are_within_a_third_of_the_best(lengths: list[int], ranks: int) -> None:
+    shares = balanced(lengths, ranks)
+    assert sorted(place for share in shares for place in share) == list(range(len(lengths)))
+    assert shares == balanced(lengths, ranks)
+    best = min(
+        max(sum(own for own, to in zip(lengths, owners, strict=True) if to == rank) for rank in range(ranks))
+        for owners in itertools.product(range(ranks), repeat=len(lengths))
+    )
+    assert max(sum(lengths[place] for place in share) for share in shares) <= 4 / 3 * best
+
+
+def test_many_examples_of_any_length_are_shared_to_a_few_percent() -> None:
+    lengths = np.random.default_rng(0).lognormal(6, 1, 64).tolist()
+    sums = [sum(lengths[place] for place in share) for share in balanced(lengths, 4)]
+    in_turn = [sum(lengths[rank::4]) for rank in range(4)]
+    assert max(sums) / min(sums) < 1.05 < max(in_turn) / min(in_turn)
 
 
 def test_orders_differ_between_epochs_and_seeds() -> None:

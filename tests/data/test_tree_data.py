@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from samples import asked, pair, question
+from samples import TEXTS, asked, pair, question
 
 from spatial_lightning.backbones import Backbone
 from spatial_lightning.data import PreferenceDataModule, SpatialVLMDataModule
@@ -50,6 +50,32 @@ def test_loader_processes_change_nothing(make: Make) -> None:
     assert ids(alone) == ids(two)
     for mine, theirs in zip(alone, two, strict=True):
         assert all(same(one, other) for one, other in zip(mine, theirs, strict=True))
+
+
+def test_lengths_are_estimated_to_a_few_percent(make: Make, pictures: tuple[Path, ...]) -> None:
+    pairs = [pair(str(i), pictures[: i % 4], extra=f", {TEXTS[2]}" * i) for i in range(6)]
+    for data in (make(questions_per_image=3), make(pairs, PreferenceDataModule)):
+        for index, record in enumerate(data.records["train"]):
+            tree = data.tree(record, epoch=1)
+            assert tree is not None
+            assert data.length(index, 1) == pytest.approx(tree.tokens, rel=0.15)
+
+
+def test_ranks_get_about_as_many_tokens(make: Make, pictures: tuple[Path, ...]) -> None:
+    records = [asked(f"r{i}", pictures[: 1 + i % 3], 1 + (7 * i) % 12) for i in range(24)]
+    data = make(records, batch_size=12)
+    tokens = {record.id: tree.tokens for record in records if (tree := data.tree(record, epoch=0))}
+    for shares in zip(*(data.share(rank, 2) for rank in (0, 1)), strict=True):
+        sums = [sum(tokens[records[index].id] for index in share) for share in shares]
+        assert max(sums) / min(sums) < 1.08
+
+
+def test_lengths_need_no_pixels(make: Make, pictures: tuple[Path, ...], tmp_path: Path) -> None:
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(pictures[0].read_bytes()[:200])
+    data = make([asked("whole", pictures[:1], 4), asked("torn", [torn], 4)], max_bad_fraction=0.9)
+    assert data.length(0, 0) == data.length(1, 0)
+    assert data.tree(data.records["train"][1], epoch=0) is None
 
 
 def test_steps_are_split_in_rows_under_the_budget_image_tokens_counted(make: Make) -> None:

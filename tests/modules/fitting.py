@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spatial_lightning.modules.finetuner import FineTuner, Optimization
+from spatial_lightning.modules.sharding import whole
 from spatial_lightning.tree import TreeBatch
 
 CALM = Optimization(lr=1e-3, weight_decay=0.0, max_grad_norm=None, warmup=0.0, schedule="constant_with_warmup")
@@ -26,7 +27,7 @@ class Watch(L.Callback):
         self.questions: list[Tensor] = []
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        self.gradients.append({n: p.grad.clone() for n, p in pl_module.named_parameters() if p.grad is not None})
+        self.gradients.append({n: whole(p.grad).clone() for n, p in pl_module.named_parameters() if p.grad is not None})
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: list[TreeBatch], batch_idx: int

@@ -174,6 +174,27 @@ def test_a_resumed_run_sees_the_same_examples(
     assert (resumed.examples_seen, resumed.tokens_seen) == (expected.examples_seen, expected.tokens_seen)
 
 
+def test_a_run_that_ended_early_behind_an_epoch_goes_on_with_the_next(
+    tiny: Backbone,
+    policy: Backbone,
+    data: SpatialVLMDataModule,
+    uninterrupted: tuple[SFTModule, Watch, Path],
+    tmp_path: Path,
+) -> None:
+    class Stop(L.Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+            trainer.should_stop = True
+
+    short = trainer(tmp_path, Stop(), max_epochs=3)
+    short.fit(module(copy.deepcopy(tiny)), data)
+    short.save_checkpoint(tmp_path / "early.ckpt")
+    rest = Watch()
+    trainer(tmp_path, rest, max_epochs=3).fit(
+        module(policy), data, ckpt_path=tmp_path / "early.ckpt", weights_only=True
+    )
+    assert rest.ids == uninterrupted[1].ids[5:]
+
+
 def test_checkpoints_hold_trained_weights_only_and_load_them_back(
     policy: Backbone, trees: list[TokenTree], tmp_path: Path
 ) -> None:
@@ -194,7 +215,7 @@ def test_checkpoints_hold_trained_weights_only_and_load_them_back(
 
 
 def test_numbers_that_are_not_finite_name_the_batch(policy: Backbone, trees: list[TokenTree], tmp_path: Path) -> None:
-    policy.model.get_output_embeddings().register_forward_hook(lambda _m, _i, logits: logits * math.nan)
+    policy.decoder.norm.register_forward_hook(lambda _m, _i, hidden: hidden * math.nan)
     with pytest.raises(NonFiniteLossError, match=r"loss is nan at step 0 in a batch of 3 examples: 0, 1, 2\."):
         fit_rows(module(policy), [[pack(trees)]], tmp_path)
 

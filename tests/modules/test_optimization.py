@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,6 +82,47 @@ def test_only_matrices_of_groups_that_decay_are_muons() -> None:
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 5
 
 
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+def test_moments_of_a_byte_move_weights_as_adamw_does_and_can_be_saved() -> None:
+    settings = Optimization(optimizer="adamw_8bit", lr=1e-3, weight_decay=0.0)
+    torch.manual_seed(0)
+    inputs = torch.randn(256, 64)
+    wanted = inputs @ torch.randn(64, 64) / 8
+
+    def trained(settings: Optimization, parts: tuple[int, ...]) -> tuple[list[float], nn.Linear, Any]:
+        torch.manual_seed(1)
+        network, losses, state, optimizer = nn.Linear(64, 64, bias=False), [], None, None
+        for count in parts:
+            groups = [{"params": [network.weight], "lr": 1e-2, "weight_decay": 0.0, "decays": True, "name": "language"}]
+            optimizer = settings.build(groups, fused=False)
+            if state is not None:
+                optimizer.load_state_dict(state)
+            for _ in range(count):
+                optimizer.zero_grad()
+                loss = (network(inputs) - wanted).square().mean()
+                loss.backward()
+                optimizer.step()
+                losses.append(float(loss.detach()))
+            state = copy.deepcopy(optimizer.state_dict())
+        return losses, network, optimizer
+
+    exact, _, _ = trained(replace(settings, optimizer="adamw"), (60,))
+    losses, network, optimizer = trained(settings, (60,))
+    parted, twin, _ = trained(settings, (30, 30))
+    moments = [optimizer.state[network.weight][name] for name in ("state1", "state2")]
+    assert [moment.dtype for moment in moments] == [torch.uint8] * 2
+    assert losses[-1] < 0.05 * losses[0]
+    assert losses[-1] == pytest.approx(exact[-1], rel=0.3)
+    assert parted == losses
+    assert torch.equal(twin.weight, network.weight)
+
+
+def test_an_optimizer_that_is_not_installed_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="adamw_8bit needs bitsandbytes: pip install bitsandbytes"):
+        Optimization(optimizer="adamw_8bit")
+
+
 def test_unknown_optimizers_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"optimization\.optimizer is 'adam'; allowed: adamw, muon"):
+    with pytest.raises(ValueError, match=r"optimization\.optimizer is 'adam'; allowed: adamw, adamw_8bit, muon"):
         Optimization(optimizer="adam")  # type: ignore[arg-type]

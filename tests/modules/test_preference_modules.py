@@ -15,7 +15,7 @@ from samples import gradient_error, pair, question
 
 from spatial_lightning.backbones import Backbone
 from spatial_lightning.backbones.processor import BackboneError
-from spatial_lightning.backbones.towers import TowerPlan
+from spatial_lightning.backbones.towers import Tower, TowerPlan
 from spatial_lightning.data import Encoder, PreferenceDataModule
 from spatial_lightning.data.encode import SegmentContext
 from spatial_lightning.modules import DPOModule, FDPOModule, SFTModule
@@ -133,6 +133,25 @@ def test_cached_and_live_references_train_alike(
         assert cached["train/loss"] == pytest.approx(live["train/loss"], rel=1e-4)
     assert gradient_error(seen["cached"].gradients[0], seen["frozen_copy"].gradients[0]) <= 1e-5
     assert seen["cached"].metrics[2]["train/loss"] < math.log(2) - 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_switched_off_are_the_reference_that_a_copy_is(
+    policy: Backbone, trees: list[TokenTree], tmp_path: Path, kind: str
+) -> None:
+    frozen = Tower("frozen")
+    towers = TowerPlan(frozen, frozen, Tower("lora", rank=4, checkpointing=True))
+    towers.apply(policy)
+    seen = {}
+    for reference in ("frozen_copy", "adapter_off"):
+        tuner = KINDS[kind](copy.deepcopy(policy), towers=towers, optimization=CALM, reference=reference)
+        seen[reference] = fit_rows(tuner, [[pack(trees)]] * 3, tmp_path)
+    for live, off in zip(seen["frozen_copy"].metrics, seen["adapter_off"].metrics, strict=True):
+        assert off["train/loss"] == pytest.approx(live["train/loss"], rel=1e-6)
+    for live, off in zip(seen["frozen_copy"].gradients, seen["adapter_off"].gradients, strict=True):
+        assert gradient_error(off, live) <= 1e-5
+    assert seen["adapter_off"].metrics[0]["train/loss"] == pytest.approx(math.log(2), rel=1e-6)
+    assert seen["adapter_off"].metrics[2]["train/loss"] < math.log(2) - 1e-3
 
 
 def test_the_second_run_computes_no_reference(policy: Backbone, data: PreferenceDataModule, tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ def test_every_sweep_names_experiments_that_exist(name: str) -> None:
         check(compose_run([f"+experiment={experiment}", *(f"{key}={value}" for key, value in first.items())]))
 
 
-@pytest.mark.parametrize("group", sorted(path.name for path in CONF.iterdir() if path.is_dir()))
+@pytest.mark.parametrize(
+    "group", sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
+)
 def test_every_yaml_of_every_group_composes(group: str) -> None:
     files = sorted((CONF / group).glob("*.yaml"))
     assert files
@@ -82,7 +84,26 @@ def test_a_mistyped_option_in_a_list_fails_before_any_job_runs() -> None:
     [
         (["objective=fdpo"], "data=preferences"),
         (["data=preferences"], "data=spatialvlm"),
-        (["trainer.precision=16-mixed"], "choose bf16-mixed"),
+        (["trainer.precision=16-true"], "choose 16-mixed"),
+        (
+            ["towers=lora", "towers.language.dropout=0.1", "objective=dpo", "data=preferences", "reference=cached"],
+            "Set dropout to 0",
+        ),
+        (
+            ["objective=dpo", "data=preferences", "reference=adapter_off"],
+            "towers.vision, towers.projector, towers.language would move",
+        ),
+        (
+            ["towers=lora_vit_full", "objective=dpo", "data=preferences", "reference=adapter_off"],
+            "towers.vision, towers.projector would move",
+        ),
+        (
+            ["towers=lora", "towers.language.mode=frozen", "towers.language.rank=16"],
+            "alpha have no effect in mode frozen",
+        ),
+        (["towers.language.mode=half"], "allowed: full, frozen, lora"),
+        (["backbone.quantization=nf4"], "towers=qlora"),
+        (["optimization.optimizer=muon", "trainer.strategy=fsdp"], "muon needs whole matrices"),
         (
             [
                 "objective=fdpo",

@@ -27,6 +27,7 @@ def test_a_sound_backbone_passes_every_form_of_tree(report: DoctorReport) -> Non
     assert (report.unreached, report.leaked) == ((), ())
     assert set(report.tokens_per_s) == {"shared", "separate"}
     assert all(rate > 0 for rate in report.tokens_per_s.values())
+    assert 0 < report.activations_mb["shared"] < report.activations_mb["separate"]
     assert report.peak_memory_gb > 0
 
 
@@ -43,8 +44,8 @@ def test_the_report_on_disk_says_what_the_screen_says(report: DoctorReport, tmp_
 
 def test_engines_that_disagree_fail(policy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan that lets a token look at all keys of its group, siblings' padding included."""
-    honest = attention.Group.within
-    monkeypatch.setattr(attention.Group, "within", lambda group, window: torch.ones_like(honest(group, window)))
+    honest = attention.within
+    monkeypatch.setattr(attention, "within", lambda mask, *rest: torch.ones_like(honest(mask, *rest)))
     report = examine(policy, TowerPlan(), repeats=1)
     assert not report.passed
     assert report.logps_max_rel_err > 1e-3
@@ -53,7 +54,14 @@ def test_engines_that_disagree_fail(policy: Backbone, monkeypatch: pytest.Monkey
 
 def test_rounding_fails_a_tolerance_of_nothing(report: DoctorReport) -> None:
     strict = DoctorReport(
-        report.cases, report.towers, (), (), report.tokens_per_s, report.peak_memory_gb, tolerance=0.0
+        report.cases,
+        report.towers,
+        (),
+        (),
+        report.tokens_per_s,
+        report.activations_mb,
+        report.peak_memory_gb,
+        tolerance=0.0,
     )
     assert not strict.passed
 

@@ -2,61 +2,35 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from small_runs import small
 
 from spatial_lightning.backbones import Backbone
-from spatial_lightning.runs import checkpoints
+from spatial_lightning.modules import FDPOModule
 from spatial_lightning.runs.build import build
-from spatial_lightning.runs.checkpoints import LAST, AtomicCheckpointIO, checkpoint_of, load_weights
+from spatial_lightning.runs.checkpoints import checkpoint_of, load_weights, read_weights
 from spatial_lightning.runs.config import PROJECT, ConfigError, compose_run
 from spatial_lightning.runs.corpora import Corpus, prepare
 from spatial_lightning.runs.training import train
-
-SMALL = (
-    "trainer.max_steps=2",
-    "trainer.val_check_interval=2",
-    "trainer.log_every_n_steps=1",
-    "trainer.accelerator=cpu",
-    "data.train_images=6",
-    "data.val_images=3",
-    "data.module.batch_size=4",
-    "data.module.val_examples=3",
-    "evaluation.questions=6",
-    "evaluation.reasoned=2",
-    "evaluation.max_new_tokens=6",
-    "evaluation.checkpoint_every=1",
-    "logger.wandb=off",
-    "backbone.weights=random",
-)
+from spatial_lightning.tree import TreeBatch
 
 PROMISED = set(
     "experiment objective backbone corpus seed git_sha config_hash metrics baseline throughput wall_s".split()  # noqa: SIM905
 )
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("place")
-
-
-def small(place: Path, *overrides: str) -> list[str]:
-    return [*SMALL, f"outputs={place / 'outputs'}", f"cache={place / 'cache'}", *overrides]
-
-
-@pytest.fixture(scope="module")
-def finished(place: Path) -> Path:
-    return train(compose_run(small(place, "+experiment=fdpo_vit_unfrozen")), place / "outputs" / "fdpo" / "first")
-
-
 def test_a_run_leaves_everything_the_house_plan_promises(finished: Path) -> None:
-    for name in ("config.yaml", "summary.json", "metrics.csv", "samples.jsonl", "report.md", str(LAST)):
+    for name in ("config.yaml", "summary.json", "metrics.csv", "samples.jsonl", "report.md"):
         assert (finished / name).is_file(), name
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["best-000002", "step-000002"]
     summary = json.loads((finished / "summary.json").read_text())
     for key in [
         "experiment",
@@ -105,54 +79,61 @@ def test_the_reference_is_computed_once(finished: Path, place: Path, monkeypatch
     assert sum(forwards) == 1
 
 
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # a resumed run has a directory of its own
-def test_resume_goes_on_where_the_checkpoint_was_written(finished: Path, place: Path) -> None:
-    whole = compose_run(small(place, "+experiment=fdpo_vit_unfrozen", "trainer.max_steps=4"))
-    expected = train(whole, place / "outputs" / "fdpo" / "whole")
-    half = place / "outputs" / "fdpo" / "half"
-    cut = compose_run(small(place, "+experiment=fdpo_vit_unfrozen", "trainer.max_steps=4"))
-    stopped = _stop_after(cut, half, steps=2)
-    resumed = compose_run(small(place, "+experiment=fdpo_vit_unfrozen", "trainer.max_steps=4", f"resume={stopped}"))
-    train(resumed, place / "outputs" / "fdpo" / "resumed")
-    one, other = (
-        torch.load(run / LAST, weights_only=True)["state_dict"]
-        for run in (expected, place / "outputs" / "fdpo" / "resumed")
+def test_a_killed_run_goes_on_as_if_it_had_not_been(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of an epoch, with loader processes and dropout: same examples, losses and weights, bit by bit."""
+    overrides = small(
+        place,
+        "+experiment=fdpo_vit_unfrozen",
+        "trainer.max_steps=4",
+        "data.module.num_workers=2",
+        "+backbone.overrides={text_config.attention_dropout:0.2}",
     )
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def _stop_after(config, run: Path, steps: int) -> Path:  # type: ignore[no-untyped-def]
-    """Run until ``steps`` are done, then fail as a killed process would: without any last words."""
-    from spatial_lightning.modules import FDPOModule
-
     original = FDPOModule.training_step
+    ids: dict[str, list[tuple[str, ...]]] = {}
 
-    def stopping(self, batch, batch_idx):  # type: ignore[no-untyped-def]
-        if self.global_step == steps:
-            raise KeyboardInterrupt
-        return original(self, batch, batch_idx)
+    def run(name: str, stop: int | None = None, *more: str) -> Path:
+        seen = ids[name] = []
 
-    FDPOModule.training_step = stopping  # type: ignore[method-assign]
-    try:
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            train(config, run)
-    finally:
-        FDPOModule.training_step = original  # type: ignore[method-assign]
-    assert checkpoint_of(run) == run / LAST
-    return run
+        def step(self: FDPOModule, batch: list[TreeBatch], batch_idx: int) -> None:
+            if self.global_step == stop:
+                raise KeyboardInterrupt
+            seen.append(tuple(identity for row in batch for identity in row.tree_ids))
+            original(self, batch, batch_idx)
+
+        monkeypatch.setattr(FDPOModule, "training_step", step)
+        return train(compose_run([*overrides, *more]), place / "outputs" / "resume" / name)
+
+    def losses(folder: Path) -> dict[str, str]:
+        rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+        return {row["step"]: row["train/loss"] for row in rows if row["train/loss"]}
+
+    whole = run("whole")
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run("half", 2)
+    half = whole.with_name("half")
+    assert checkpoint_of(half).name == "step-000002"
+    rest = run("rest", None, f"resume={half}")
+    assert ids["half"] + ids["rest"] == ids["whole"]
+    assert len(losses(whole)) == 4
+    # Without dropout the first loss is ln 2, the policy being the reference.
+    assert abs(float(next(iter(losses(whole).values()))) - math.log(2)) > 1e-4
+    assert losses(half) | losses(rest) == losses(whole)
+    one, other = (read_weights(checkpoint_of(folder)) for folder in (whole, rest))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_warm_start_takes_the_weights_of_a_run(finished: Path, place: Path) -> None:
     config = compose_run(small(place, "+experiment=fdpo_vit_unfrozen"))
     backbone = build(config.backbone)
     load_weights(backbone, finished)
-    state = torch.load(finished / LAST, weights_only=True)["state_dict"]
+    state = read_weights(checkpoint_of(finished))
     own = backbone.state_dict()
     assert all(torch.equal(own[name.removeprefix("backbone.")], tensor) for name, tensor in state.items())
 
 
 def test_warm_start_of_another_architecture_is_refused(finished: Path, tiny_folder: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot warm-start"):
+    with pytest.raises(ConfigError, match="cannot take the weights"):
         load_weights(Backbone(tiny_folder, weights="random"), finished)
 
 
@@ -165,22 +146,6 @@ def test_warm_start_by_name_trains_the_experiment_once(place: Path, monkeypatch:
         run = training.train(config, place / "outputs" / "warm" / attempt)
         assert "sft_spatialvlm" in json.loads((run / "summary.json").read_text())["warm_start"]
     assert len(list((place / "outputs" / "sft_spatialvlm").iterdir())) == 1
-
-
-def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
-
-    def full(checkpoint, file):  # type: ignore[no-untyped-def]
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoints.torch, "save", full)
-    with pytest.raises(OSError, match="free some space and resume"):
-        AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
-    monkeypatch.undo()
-    assert torch.load(path, weights_only=True) == {"step": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_original_clevr_files_make_a_corpus(shared_data: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from spatial_lightning.backbones.blocks import Blocks
 from spatial_lightning.backbones.processor import BackboneError
 from spatial_lightning.tree import TreeBatch
 
@@ -34,46 +35,75 @@ class AttentionPlan:
 
     Attributes:
         masks: of each group, chains of similar shape that are padded together into one attention call.
+        reach: of each group, place of every query on its path.
+        exempt: of each group, what no window hides; empty where there is nothing.
         queries: the tokens whose queries the groups take, one group after the other, flattened.
         keys: the same for keys and values.
         inverse: for each token of the row, its place in ``queries``.
     """
 
     masks: tuple[Bool[Tensor, "chains 1 queries keys"], ...]
+    reach: tuple[Int[Tensor, "chains 1 queries 1"], ...]
+    exempt: tuple[Bool[Tensor, "chains 1 queries keys"], ...]
     queries: Int[Tensor, " queries"]
     keys: Int[Tensor, " keys"]
     inverse: Int[Tensor, " tokens"]
 
     def to(self, device: torch.device | str) -> AttentionPlan:
         """The plan with every tensor on ``device``."""
-        masks = tuple(mask.to(device) for mask in self.masks)
-        return AttentionPlan(masks, self.queries.to(device), self.keys.to(device), self.inverse.to(device))
+        return AttentionPlan(
+            tuple(mask.to(device) for mask in self.masks),
+            tuple(reach.to(device) for reach in self.reach),
+            tuple(mask.to(device) for mask in self.exempt),
+            self.queries.to(device),
+            self.keys.to(device),
+            self.inverse.to(device),
+        )
+
+    def layer_masks(self, window: int | None) -> list[Bool[Tensor, "chains 1 queries keys"]]:
+        """The masks of a layer that looks back ``window`` tokens along the path, itself included; None for all."""
+        masks = [within(mask, reach, window) for mask, reach in zip(self.masks, self.reach, strict=True)]
+        return [mask | kept for mask, kept in zip(masks, self.exempt, strict=True)] if self.exempt else masks
 
 
-def plan_attention(batch: TreeBatch) -> AttentionPlan:
-    """Plan the attention of a packed row; the cost is the sum over chains of queries times path, never the row squared."""
-    padded = [_pad(chains) for chains in _group(_chains(batch))]
+def plan_attention(batch: TreeBatch, blocks: Blocks | None = None) -> AttentionPlan:
+    """Plan the attention of a packed row; the cost is the sum over chains of queries times path, never the row squared.
+
+    Args:
+        blocks: tokens that also see later ones of their own block.
+    """
+    groups = _group(_chains(batch))
+    padded = [_pad(chains) for chains in groups]
+    same = []
+    if blocks is not None:
+        same = [_same_block(*rows[:2], chains, blocks.of) for chains, rows in zip(groups, padded, strict=True)]
     inverse = torch.empty(batch.tokens, dtype=torch.long)
+    masks = []
     offset = 0
-    for chains, queries, _, _ in padded:
+    for index, (chains, (queries, keys, reach)) in enumerate(zip(groups, padded, strict=True)):
+        mask = (torch.arange(keys.shape[1]) <= reach.unsqueeze(-1)).unsqueeze(1)
+        masks.append(mask | same[index] if same else mask)
         places = offset + torch.arange(queries.numel()).view_as(queries)
         for row, chain in enumerate(chains):
             inverse[chain.queries] = places[row, : chain.queries.numel()]
         offset += queries.numel()
     return AttentionPlan(
-        tuple(mask for _, _, _, mask in padded),
-        torch.cat([queries.flatten() for _, queries, _, _ in padded]),
-        torch.cat([keys.flatten() for _, _, keys, _ in padded]),
+        tuple(masks),
+        tuple(reach[:, None, :, None] for _, _, reach in padded),
+        tuple(same) if blocks and not blocks.windowed else (),
+        torch.cat([queries.flatten() for queries, _, _ in padded]),
+        torch.cat([keys.flatten() for _, keys, _ in padded]),
         inverse,
     )
 
 
-def within(mask: Bool[Tensor, "chains 1 queries keys"], window: int | None) -> Bool[Tensor, "chains 1 queries keys"]:
-    """The mask of a layer that looks back ``window`` tokens along the path, itself included; None for all."""
+def within(
+    mask: Bool[Tensor, "chains 1 queries keys"], reach: Int[Tensor, "chains 1 queries 1"], window: int | None
+) -> Bool[Tensor, "chains 1 queries keys"]:
+    """The mask without the keys that lie ``window`` tokens or more before the query on its path; None keeps all."""
     length = mask.shape[-1]
     if window is None or window >= length:
         return mask
-    reach = mask.sum(-1, keepdim=True) - 1
     return mask & (torch.arange(length, device=mask.device) > reach - window)
 
 
@@ -108,13 +138,15 @@ def tree_attention(
 ) -> tuple[Float[Tensor, "1 tokens heads dim"], None]:
     """Attention of one layer over a packed row of token trees, in the signature of transformers' attention functions.
 
+    Args:
+        softcap: bound of the scores, ``softcap * tanh(scores / softcap)``; None leaves them.
+
     Raises:
-        BackboneError: the layer caps its scores or has attention sinks.
+        BackboneError: the layer has attention sinks.
     """
-    if softcap is not None or s_aux is not None:
+    if s_aux is not None:
         raise BackboneError(
-            f"{type(module).__name__} {'caps its attention scores' if softcap is not None else 'has attention sinks'}, "
-            "which the shared engine cannot do: set backbone.engine=separate"
+            f"{type(module).__name__} has attention sinks, which the shared engine cannot do: set backbone.engine=separate"
         )
     repeats = query.shape[1] // key.shape[1]
     shapes = [mask.shape for mask in tree_plan.masks]
@@ -124,16 +156,32 @@ def tree_attention(
         for tensor in (key, value)
     )
     outputs = []
-    for mask, *rows in zip(tree_plan.masks, queries, keys, values, strict=True):
+    for mask, *rows in zip(tree_plan.layer_masks(sliding_window), queries, keys, values, strict=True):
         q, k, v = (row.unflatten(0, (mask.shape[0], -1)).transpose(1, 2) for row in rows)
         if repeats > 1:
             k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
-        out = nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=within(mask, sliding_window), dropout_p=dropout, scale=scaling
-        )
+        if softcap is None:
+            out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
+        else:
+            out = _capped_attention(q, k, v, mask, softcap, dropout, scaling)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     heads = torch.cat(outputs).flatten(1)
     return nn.functional.embedding(tree_plan.inverse, heads).unflatten(1, outputs[0].shape[1:]).unsqueeze(0), None
+
+
+def _capped_attention(
+    query: Float[Tensor, "chains heads queries dim"],
+    key: Float[Tensor, "chains heads keys dim"],
+    value: Float[Tensor, "chains heads keys dim"],
+    mask: Bool[Tensor, "chains 1 queries keys"],
+    softcap: float,
+    dropout: float,
+    scaling: float | None,
+) -> Float[Tensor, "chains heads queries dim"]:
+    """Attention whose scores are bounded before the softmax, which no fused kernel of torch does."""
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~mask, -torch.inf)
+    return nn.functional.dropout(scores.softmax(-1, dtype=torch.float32).to(value.dtype), dropout) @ value
 
 
 def _gather(
@@ -191,12 +239,8 @@ def _group(chains: Sequence[Chain]) -> list[list[Chain]]:
 
 def _pad(
     chains: list[Chain],
-) -> tuple[
-    list[Chain],
-    Int[Tensor, "chains queries"],
-    Int[Tensor, "chains keys"],
-    Bool[Tensor, "chains 1 queries keys"],
-]:
+) -> tuple[Int[Tensor, "chains queries"], Int[Tensor, "chains keys"], Int[Tensor, "chains queries"]]:
+    """Queries and keys of some chains, filled up with the row's first token, and each query's place on its path."""
     width = max(chain.queries.numel() for chain in chains)
     length = max(chain.keys.numel() for chain in chains)
     queries = torch.zeros(len(chains), width, dtype=torch.long)
@@ -207,5 +251,16 @@ def _pad(
         queries[row, :own] = chain.queries
         keys[row, :path] = chain.keys
         reach[row, :own] = torch.arange(path - own, path)
-    mask = torch.arange(length) <= reach.unsqueeze(-1)
-    return chains, queries, keys, mask.unsqueeze(1)
+    return queries, keys, reach
+
+
+def _same_block(
+    queries: Int[Tensor, "chains queries"],
+    keys: Int[Tensor, "chains keys"],
+    chains: list[Chain],
+    blocks: Int[Tensor, " tokens"],
+) -> Bool[Tensor, "chains 1 queries keys"]:
+    own, seen = blocks[queries].unsqueeze(-1), blocks[keys].unsqueeze(-2)
+    lengths = torch.tensor([chain.keys.numel() for chain in chains]).view(-1, 1, 1)
+    same = (own == seen) & (own >= 0) & (torch.arange(keys.shape[1]) < lengths)
+    return same.unsqueeze(1)

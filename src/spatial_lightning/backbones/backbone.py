@@ -14,21 +14,22 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import GenerationConfig
 
+from spatial_lightning.backbones import adapters
 from spatial_lightning.backbones.attention import TREE_ATTENTION, plan_attention, require_shareable
+from spatial_lightning.backbones.blocks import blocks_of
+from spatial_lightning.backbones.composing import save_processor
+from spatial_lightning.backbones.generation import generate, plain_generation
 from spatial_lightning.backbones.head import Readout, read_out
-from spatial_lightning.backbones.loading import architecture, load_model
+from spatial_lightning.backbones.inputs import image_inputs
+from spatial_lightning.backbones.loading import architecture, load_model, use_liger_layers
 from spatial_lightning.backbones.processor import BackboneError, Processor
+from spatial_lightning.backbones.separate import separate_hidden
+from spatial_lightning.backbones.structure import KNOWN_TOWERS, find_dead, find_towers, logit_softcap, owner
+from spatial_lightning.backbones.structure import TOWERS as TOWERS
 from spatial_lightning.tree import Prompt, TreeBatch
 
 Engine = Literal["shared", "separate"]
-TOWERS = ("vision", "projector", "language")
-_KNOWN_TOWERS: dict[str, tuple[str, ...]] = {
-    "projector": ("visual.merger", "visual.deepstack_merger_list", "connector", "multi_modal_projector"),
-    "vision": ("visual", "vision_tower", "vision_model"),
-    "language": ("language_model", "text_model", "lm_head"),
-}
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,16 @@ class Backbone(nn.Module):
         overrides: changes to the model configuration by dotted name, for ``weights: random`` only.
         dtype: parameter type.
         towers: module paths of the vision, projector and language tower; None finds them by their usual names.
+        dead: modules that never get a gradient (e.g. layers behind the one whose features are used), by path; a list's
+            entries may be counted from its end. They are frozen whatever the tower plan says.
         min_pixels, max_pixels: bounds on the resized image area in pixels; None keeps the model's own.
+        image_settings: other settings of the image processor.
         paths_per_forward: paths that the separate engine pads together in one forward.
         attention: attention of transformers for the separate engine and for generation.
+        check: what a run does where engines disagree on a small tree at its start: ``refuse`` to go on, ``fallback`` to the
+            separate engine, or ``off``, not to compare.
+        quantization: ``nf4`` holds the language tower's linear layers, the head left out, in four bits (arXiv:2305.14314).
+        liger: use the layers of liger-kernel; CUDA only.
 
     Raises:
         BackboneError: a part of the model directory is missing or does not fit.
@@ -61,25 +69,50 @@ class Backbone(nn.Module):
         overrides: Mapping[str, Any] | None = None,
         dtype: str = "float32",
         towers: Mapping[str, Sequence[str]] | None = None,
+        dead: Sequence[str] = (),
         min_pixels: int | None = None,
         max_pixels: int | None = None,
+        image_settings: Mapping[str, Any] | None = None,
         paths_per_forward: int = 16,
         attention: str = "sdpa",
+        check: Literal["refuse", "fallback", "off"] = "refuse",
+        quantization: Literal["nf4"] | None = None,
+        liger: bool = False,
     ) -> None:
         super().__init__()
         if engine not in ("shared", "separate"):
             raise BackboneError(f"engine is {engine!r}; allowed: shared, separate")
+        if check not in ("refuse", "fallback", "off"):
+            raise BackboneError(f"backbone.check is {check!r}; allowed: refuse, fallback, off")
         self.path = str(path)
-        self.processor = Processor(path, min_pixels=min_pixels, max_pixels=max_pixels)
+        self.processor = Processor(path, min_pixels=min_pixels, max_pixels=max_pixels, image_settings=image_settings)
         self.paths_per_forward = paths_per_forward
-        self.attention = attention
-        self.model = load_model(self.path, weights, overrides or {}, getattr(torch, dtype), attention)
-        self.engine = engine
-        if engine == "shared":
-            require_shareable(self.decoder.config)
-            # Set for good and not per call: a recomputed forward (checkpointing) must find the same function.
-            self.decoder.config._attn_implementation = TREE_ATTENTION
-        self.tower_modules = self._find_towers(towers or _KNOWN_TOWERS)
+        rules = towers or KNOWN_TOWERS
+        self.model = load_model(
+            self.path,
+            weights,
+            overrides or {},
+            getattr(torch, dtype),
+            attention,
+            quantization=quantization,
+            language=rules.get("language", ()),
+        )
+        if liger:
+            use_liger_layers(self.model)
+        self.attention: str = self.decoder.config._attn_implementation
+        self.check = check
+        try:
+            self.use(engine)
+        except BackboneError as error:
+            if check != "fallback":
+                raise
+            log.warning("%s: falling back to it", error)
+            self.use("separate")
+        self.tower_modules = find_towers(self.model, rules, self.path)
+        self.dead = find_dead(self.model, dead, self.path)
+        self.softcap = logit_softcap(self.model, self.path)
+        self.adapters: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {}
+        self._adapters_on = True
 
     # ------------------------------------------------------------------ structure
 
@@ -101,41 +134,26 @@ class Backbone(nn.Module):
 
     def tower_of(self, name: str) -> str:
         """The tower that a parameter or module belongs to; the longest matching module path decides."""
-        matches = [
-            (len(prefix), tower)
-            for tower, prefixes in self.tower_modules.items()
-            for prefix in prefixes
-            if name == prefix or name.startswith(prefix + ".")
-        ]
-        if not matches:
-            raise BackboneError(
-                f"{name} of {self.path} belongs to no tower; name its module in backbone.towers ({', '.join(TOWERS)})"
-            )
-        return max(matches)[1]
+        return owner(self.tower_modules, name, self.path)
 
-    def _find_towers(self, rules: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-        modules = {name for name, _ in self.model.named_modules()} | {name for name, _ in self.model.named_parameters()}
-        found: dict[str, tuple[str, ...]] = {}
-        for tower in TOWERS:
-            wanted = rules.get(tower, ())
-            matches = tuple(m for rule in wanted for m in (rule, f"model.{rule}") if m in modules)
-            if not matches:
-                raise BackboneError(
-                    f"no module of {self.path} matches the {tower} tower (looked for {', '.join(wanted) or 'nothing'}); "
-                    f"set backbone.towers.{tower} to module paths of the model"
-                )
-            found[tower] = matches
-        self.tower_modules = found
-        for name, _ in self.model.named_parameters():
-            self.tower_of(name)
-        return found
+    def is_dead(self, name: str) -> bool:
+        """Whether a parameter lies in a module that never gets a gradient."""
+        return any(name == module or name.startswith(module + ".") for module in self.dead)
 
     def fingerprint(self) -> str:
-        """Content hash of weights, architecture and processor: equal exactly when log-probabilities are."""
+        """Content hash of weights, architecture and processor: equal exactly when log-probabilities are.
+
+        With adapters switched off it is that of the weights beneath them.
+        """
         digest = hashlib.blake2b(digest_size=16)
         digest.update(self.processor.fingerprint().encode())
         digest.update(json.dumps(architecture(self.model.config.to_dict()), sort_keys=True, default=str).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
+        if self.adapters and self._adapters_on:
+            digest.update(json.dumps(self.adapters, sort_keys=True).encode())
+        state = {adapters.plain_name(name): tensor for name, tensor in self.model.state_dict().items()}
+        for name, tensor in sorted(state.items()):
+            if adapters.is_adapter(name) and not self._adapters_on:
+                continue
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
@@ -148,11 +166,58 @@ class Backbone(nn.Module):
         return twin
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write an ordinary Hugging Face directory: weights, config, tokenizer, template and image processor."""
-        with self._attention(self.attention):
-            self.model.save_pretrained(folder)
-        self.processor.tokenizer.save_pretrained(folder)
-        self.processor.image_processor.save_pretrained(folder)
+        """Write an ordinary Hugging Face directory: weights, config, tokenizer, template and image processor.
+
+        Adapters are merged and quantised weights written in full in what is saved; the backbone stays as it is. What is
+        saved generates as :meth:`generate` does: greedily, to the end of the turn.
+        """
+        with self._attention(self.attention), plain_generation(self.model, self.processor):
+            plain = self.model
+            if self.adapters or any(map(adapters.is_quantized, self.model.parameters())):
+                plain = adapters.plain_twin(self.model)
+            plain.save_pretrained(folder)
+        save_processor(self.processor.composed, folder)
+
+    # ------------------------------------------------------------------ adapters
+
+    def adapt(self, tower: str, modules: tuple[str, ...], settings: dict[str, Any]) -> None:
+        """Give a tower an adapter in linear modules; none for no modules, and nothing to do for one that it has.
+
+        Raises:
+            BackboneError: the tower has an adapter in other modules or of other settings.
+        """
+        wanted = (modules, settings) if modules else None
+        present = self.adapters.get(tower)
+        if present is not None and present != wanted:
+            raise BackboneError(
+                f"the {tower} tower of {self.path} already has adapters, in other modules or of other settings: merge them first"
+            )
+        if wanted is not None and present is None:
+            adapters.attach(self.model, tower, modules, **settings)
+            self.adapters[tower] = wanted
+
+    def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Named parameters of all adapters."""
+        return ((name, value) for name, value in self.model.named_parameters() if adapters.is_adapter(name))
+
+    @contextmanager
+    def adapters_off(self) -> Iterator[None]:
+        """Be the policy beneath the adapters for the duration of a block."""
+        before, self._adapters_on = self._adapters_on, False
+        try:
+            with adapters.switched_off(self.model):
+                yield
+        finally:
+            self._adapters_on = before
+
+    def merge_adapters(self) -> None:
+        """Make the adapters a part of the weights, for good; log-probabilities stay.
+
+        Raises:
+            BackboneError: the weights are quantised.
+        """
+        adapters.merge(self.model)
+        self.adapters.clear()
 
     # ------------------------------------------------------------------ log-probabilities
 
@@ -162,111 +227,47 @@ class Backbone(nn.Module):
 
     def read(self, batch: TreeBatch, *, statistics: bool = False) -> Readout:
         """Log-probabilities as :meth:`logps` and, on request, entropy and top-1 agreement at the same positions."""
-        hidden = self._separate_hidden(batch) if self.engine == "separate" else self._shared_hidden(batch)
-        return read_out(self.model.get_output_embeddings(), hidden, batch.ids[batch.targets], statistics=statistics)
+        hidden = separate_hidden(self, batch) if self.engine == "separate" else self._shared_hidden(batch)
+        head, targets = self.model.get_output_embeddings(), batch.ids[batch.targets]
+        return read_out(head, hidden, targets, softcap=self.softcap, statistics=statistics)
 
     def _shared_hidden(self, batch: TreeBatch) -> Float[Tensor, "targets hidden"]:
         """Hidden states at the positions that predict the trained tokens."""
+        blocks = blocks_of(self.model.config.model_type, batch, self.processor.image_token_id)
         output = self.model.model(
             input_ids=batch.ids.unsqueeze(0),
             position_ids=batch.positions.unsqueeze(1) if batch.positions.shape[0] > 1 else batch.positions,
             use_cache=False,
-            tree_plan=plan_attention(batch).to(batch.ids.device),
-            **batch.images,
+            tree_plan=plan_attention(batch, blocks).to(batch.ids.device),
+            **image_inputs(batch.images),
         )
         return output.last_hidden_state.squeeze(0)[batch.predictors]
 
-    def _separate_hidden(self, batch: TreeBatch) -> Float[Tensor, "targets hidden"]:
-        """The same from every path alone; a token that several paths share is taken from the first of them."""
-        paths = [batch.path(leaf) for leaf in batch.leaves()]
-        is_target = torch.zeros(batch.tokens, dtype=torch.bool)
-        is_target[batch.targets.cpu()] = True
-        covered: set[int] = set()
-        places, pieces = [], []
-        for start in range(0, len(paths), self.paths_per_forward):
-            chunk = paths[start : start + self.paths_per_forward]
-            rows = [torch.cat([torch.tensor(batch.node(node)) for node in path]) for path in chunk]
-            prompts = [Prompt(batch.ids.cpu()[row], ()) for row in rows]
-            images = batch.images_of([node for path in chunk for node in path])
-            hidden = self.model.model(**self._padded(prompts, images, side="right"), use_cache=False).last_hidden_state
-            for index, (path, row) in enumerate(zip(chunk, rows, strict=True)):
-                new = torch.tensor([node not in covered for node in path for _ in batch.node(node)])
-                covered.update(path)
-                own = (is_target[row] & new).nonzero().flatten()
-                places.append(row[own])
-                pieces.append(hidden[index, own - 1])
-        order = torch.cat(places).argsort()
-        return torch.cat(pieces)[order]
-
     # ------------------------------------------------------------------ generation
 
-    @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 64) -> list[str]:
         """Greedy answers, one a prompt, in the order given; prompts of similar length are padded together."""
-        answers = [""] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda index: prompts[index].ids.numel())
-        tokenizer = self.processor.tokenizer
         training = self.training
         self.eval()
         try:
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                inputs = self._padded([prompts[i] for i in chosen], None, side="left")
-                with self._attention(self.attention), self._plain_generation():
-                    output = self.model.generate(
-                        **inputs,
-                        max_new_tokens=max_new_tokens,
-                        do_sample=False,
-                        eos_token_id=self._end_ids,
-                        pad_token_id=self._pad_id,
-                    )
-                new = output[:, inputs["input_ids"].shape[1] :]
-                for index, text in zip(chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-                    answers[index] = text.strip()
+            with self._attention(self.attention):
+                return generate(
+                    self.model, self.processor, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size
+                )
         finally:
             self.train(training)
-        return answers
 
-    @property
-    def _end_ids(self) -> list[int]:
-        """Tokens that end an answer: the tokenizer's own and the end-of-turn marker that training teaches."""
-        tokenizer = self.processor.tokenizer
-        ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(self.processor.frame(0).answer_end)}
-        return sorted(end for end in ends if end is not None)
+    def use(self, engine: Engine) -> None:
+        """Switch to an engine for good.
 
-    @property
-    def _pad_id(self) -> int:
-        tokenizer = self.processor.tokenizer
-        return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-
-    def _padded(
-        self, prompts: Sequence[Prompt], images: Mapping[str, Tensor] | None, *, side: Literal["left", "right"]
-    ) -> dict[str, Tensor]:
-        """Stock model inputs: ids, mask and per-token types padded by one rule, images in token order."""
-        if images is None:
-            features = [image for prompt in prompts for image in prompt.images]
-            names = sorted(features[0].tensors) if features else []
-            images = {name: torch.cat([feature.tensors[name] for feature in features]) for name in names}
-        ids = nn.utils.rnn.pad_sequence(
-            [prompt.ids for prompt in prompts], batch_first=True, padding_value=self._pad_id, padding_side=side
-        )
-        mask = nn.utils.rnn.pad_sequence(
-            [torch.ones_like(prompt.ids) for prompt in prompts], batch_first=True, padding_side=side
-        )
-        inputs = {"input_ids": ids, "attention_mask": mask, **images}
-        if images:
-            inputs["mm_token_type_ids"] = (ids == self.processor.image_token_id).int() * mask.int()
-        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
-
-    @contextmanager
-    def _plain_generation(self) -> Iterator[None]:
-        """Leave out the sampling defaults of the model directory, some of which (repetition penalty) bend greedy answers."""
-        before = self.model.generation_config
-        self.model.generation_config = GenerationConfig()
-        try:
-            yield
-        finally:
-            self.model.generation_config = before
+        Raises:
+            BackboneError: the language tower cannot share.
+        """
+        if engine == "shared":
+            require_shareable(self.decoder.config)
+        self.engine = engine
+        # Not set per call: a recomputed forward (checkpointing) must find the same function.
+        self.decoder.config._attn_implementation = TREE_ATTENTION if engine == "shared" else self.attention
 
     @contextmanager
     def running(self, engine: Engine) -> Iterator[None]:

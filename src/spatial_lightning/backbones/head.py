@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,8 +14,7 @@ CHUNK_ELEMENTS = 2**26
 """Logits of one chunk: 256 MiB in float32."""
 
 
-@dataclass(frozen=True, slots=True)
-class Readout:
+class Readout(NamedTuple):
     """What the head says at the positions asked for.
 
     Attributes:

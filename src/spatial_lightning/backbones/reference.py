@@ -1,4 +1,4 @@
-"""Reference log-probabilities: from a frozen copy of the weights, or from a cache on disk that all runs share."""
+"""Reference log-probabilities: from a frozen copy of the weights, the weights beneath the adapters, or a cache on disk."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spatial_lightning.backbones.adapters import is_adapter
 from spatial_lightning.backbones.backbone import Backbone
 from spatial_lightning.backbones.processor import BackboneError
 from spatial_lightning.tree import TreeBatch
@@ -48,6 +49,33 @@ class FrozenCopy(Reference):
         return self.backbone.logps(batch)
 
 
+class AdapterOff(Reference):
+    """The policy itself with its adapters switched off: no second model in memory.
+
+    Raises:
+        BackboneError: the policy has no adapters, or trains weights beside them.
+    """
+
+    needs_keys = False
+
+    def __init__(self, policy: Backbone) -> None:
+        moving = [
+            name for name, value in policy.model.named_parameters() if value.requires_grad and not is_adapter(name)
+        ]
+        if moving or not policy.adapters:
+            raise BackboneError(
+                f"reference=adapter_off needs a policy that trains adapters only; it trains {moving[0] if moving else 'none'}: "
+                "choose towers=lora, or reference=cached or frozen_copy"
+            )
+        self.policy = policy
+
+    @torch.no_grad()
+    def logps(self, batch: TreeBatch) -> Float[Tensor, " targets"]:
+        """See :meth:`Reference.logps`."""
+        with _beneath(self.policy):
+            return self.policy.logps(batch)
+
+
 class CachedReference(Reference):
     """Per-token log-probabilities on disk, addressed by content: weights, processor and example.
 
@@ -55,7 +83,7 @@ class CachedReference(Reference):
     cache no reference model is loaded and no reference forward is run.
 
     Args:
-        policy: the weights that define the reference, as they are now.
+        policy: the weights that define the reference, as they are now; those beneath its adapters if it has any.
         folder: where caches live; one file for each fingerprint of weights and processor.
     """
 
@@ -63,7 +91,8 @@ class CachedReference(Reference):
 
     def __init__(self, policy: Backbone, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{policy.fingerprint()}.sqlite"
+        with policy.adapters_off():
+            self.path = folder / f"{policy.fingerprint()}.sqlite"
         self.computed = 0
         self._memory: dict[str, np.ndarray] = {}
         with self._open() as database:
@@ -78,9 +107,8 @@ class CachedReference(Reference):
     @torch.no_grad()
     def fill(self, policy: Backbone, batches: Iterable[TreeBatch], corpus: str) -> int:
         """Compute what is missing with the policy's present weights and return how many examples that were."""
-        training, computed = policy.training, 0
-        policy.eval()
-        try:
+        computed = 0
+        with _beneath(policy):
             for batch in batches:
                 if all(self._find(key) is not None for key in batch.tree_keys):
                     continue
@@ -89,8 +117,6 @@ class CachedReference(Reference):
                 with self._open() as database:
                     database.executemany("INSERT OR IGNORE INTO logps VALUES (?, ?)", rows)
                 computed += len(rows)
-        finally:
-            policy.train(training)
         with self._open() as database:
             database.execute("INSERT OR IGNORE INTO complete VALUES (?)", (corpus,))
         self.computed += computed
@@ -103,12 +129,8 @@ class CachedReference(Reference):
         Raises:
             BackboneError: the cache does not hold what these weights say.
         """
-        training = policy.training
-        policy.eval()
-        try:
+        with _beneath(policy):
             live, stored = policy.logps(batch), self.logps(batch)
-        finally:
-            policy.train(training)
         error = float((live.float() - stored).norm() / live.float().norm())
         if not error <= _TOLERANCE * (1 if live.dtype == torch.float32 else 20):
             raise BackboneError(
@@ -156,4 +178,16 @@ class CachedReference(Reference):
             ) from error
 
 
-ReferenceKind = Literal["none", "frozen_copy", "cached"]
+@contextmanager
+def _beneath(policy: Backbone) -> Iterator[None]:
+    """The policy without adapters and without dropout."""
+    training = policy.training
+    policy.eval()
+    try:
+        with policy.adapters_off():
+            yield
+    finally:
+        policy.train(training)
+
+
+ReferenceKind = Literal["none", "frozen_copy", "adapter_off", "cached"]

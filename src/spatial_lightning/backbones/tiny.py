@@ -27,9 +27,9 @@ _TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _PATCH, _MERGE = 8, 2
-_THETA = 200.0
-"""Rotary base. Rows and columns take the slow frequencies, and a picture is seven tokens across: at the usual 10,000 the
-last column would differ from the first by a fiftieth of a radian, and left from right could not be told."""
+_THETA, _SECTIONS = 100.0, [1, 4, 11]
+"""Rotary base and how many frequencies time, row and column take, the fastest first. A picture is seven tokens across: at
+the usual base of 10,000 and equal thirds its last column would differ from its first by a fiftieth of a radian."""
 _DEVIATION = 0.08
 """Of random weights: about one over the root of the width. At the usual 0.02 attention starts out uniform."""
 
@@ -55,7 +55,7 @@ def write_skeleton(folder: Path, texts: Iterable[str], *, vocabulary: int = 600,
             "num_key_value_heads": 4,
             "initializer_range": _DEVIATION,
             "max_position_embeddings": 2048,
-            "rope_parameters": {"rope_type": "default", "rope_theta": _THETA, "mrope_section": [2, 7, 7]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": _THETA, "mrope_section": _SECTIONS},
             "bos_token_id": None,
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],

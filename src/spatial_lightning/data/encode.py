@@ -31,8 +31,9 @@ class TextAndImages(Protocol):
 
     def frame(self, images: int, system: str | None = None) -> Any: ...
     def next_turn(self, images: int) -> str: ...
-    def tokenize(self, text: str, image_tokens: Sequence[int] = ()) -> tuple[Tensor, Tensor]: ...
+    def tokenize(self, text: str, images: Sequence[ImageFeatures] = ()) -> tuple[Tensor, Tensor]: ...
     def image(self, path: Path) -> ImageFeatures: ...
+    def image_tokens(self, height: int, width: int) -> int: ...
     def positions(self, ids: Tensor, images: Sequence[ImageFeatures]) -> Tensor: ...
     def check_text(self, text: str) -> None: ...
 
@@ -73,7 +74,7 @@ class Encoder:
         for branch, question in enumerate(chosen):
             self._check(question.text, question.answer)
             asked, _ = self.processor.tokenize(question.text + tree.frame.question_end)
-            answer, _ = self.processor.tokenize(question.answer + tree.frame.answer_end)
+            answer, _ = self.processor.tokenize(tree.frame.answer_start + question.answer + tree.frame.answer_end)
             trained = torch.cat([torch.zeros_like(asked), torch.ones_like(answer)]).bool()
             tree.add(0, torch.cat([asked, answer]), trained, branch=branch)
         return tree.build()
@@ -84,7 +85,7 @@ class Encoder:
         tree = _Builder(self, record.id, record.images)
         tree.add_prompt(record.question)
         for branch, response in enumerate((record.chosen, record.rejected)):
-            ids, segment = self._response(record.id, response, tree.frame.answer_end)
+            ids, segment = self._response(record.id, response, tree.frame)
             if self.segment_context == "single_pass" or not response.segments:
                 tree.add(0, ids, torch.ones_like(ids).bool(), segment=segment, branch=branch)
                 continue
@@ -109,7 +110,7 @@ class Encoder:
         for step in record.steps:
             here = parent
             for attempt, text in enumerate((step.text, *(text for text, _ in step.rejected))):
-                ids, _ = self.processor.tokenize(text + tree.frame.answer_end)
+                ids, _ = self.processor.tokenize(tree.frame.answer_start + text + tree.frame.answer_end)
                 node = tree.add(here, ids, torch.ones_like(ids).bool(), branch=branch)
                 parent = node if attempt == 0 else parent
                 branch += 1
@@ -131,14 +132,16 @@ class Encoder:
         for text in texts:
             self.processor.check_text(text)
 
-    def _response(self, identity: str, response: Response, end: str) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    def _response(self, identity: str, response: Response, frame: Any) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
         """Ids of a response with its end-of-turn, and the segment of each token by where its text starts."""
-        ids, spans = self.processor.tokenize(response.text + end)
+        ids, spans = self.processor.tokenize(frame.answer_start + response.text + frame.answer_end)
+        # A token belongs where its text starts; blanks before the response are part of its first token.
+        starts = (spans[:, 0] - len(frame.answer_start)).clamp(min=0)
         segment = torch.full_like(ids, NO_SEGMENT)
         for part in response.segments:
-            segment[(spans[:, 0] >= part.start) & (spans[:, 0] < part.end)] = SEGMENTS.index(part.name)
+            segment[(starts >= part.start) & (starts < part.end)] = SEGMENTS.index(part.name)
         if response.segments:
-            segment[spans[:, 0] >= len(response.text)] = SEGMENTS.index(response.segments[-1].name)
+            segment[starts >= len(response.text)] = SEGMENTS.index(response.segments[-1].name)
         if self.shuffle_segments:
             seed = int.from_bytes(hashlib.blake2b(identity.encode() + response.text.encode(), digest_size=7).digest())
             segment = segment[torch.randperm(ids.numel(), generator=torch.Generator().manual_seed(seed))]
@@ -158,14 +161,14 @@ class _Builder:
 
     def add_prompt(self, question: Question) -> int:
         """Append the root of a one-question tree, cut where questions that share a prefix are cut."""
-        prefix, _ = self.processor.tokenize(self.frame.prefix, [image.tokens for image in self.images])
+        prefix, _ = self.processor.tokenize(self.frame.prefix, self.images)
         rest, _ = self.processor.tokenize(question.text + self.frame.question_end)
         ids = torch.cat([prefix, rest])
         return self.add(-1, ids, torch.zeros_like(ids).bool(), images=self.images)
 
     def add_text(self, parent: int, text: str, *, images: tuple[ImageFeatures, ...]) -> int:
         """Append context that may contain image placeholders."""
-        ids, _ = self.processor.tokenize(text, [image.tokens for image in images])
+        ids, _ = self.processor.tokenize(text, images)
         return self.add(parent, ids, torch.zeros_like(ids).bool(), images=images)
 
     def add(

@@ -20,6 +20,10 @@ class PreferenceDataModule(TreeDataModule[PreferencePair]):
         """See :meth:`TreeDataModule.encode`."""
         return self.encoder.pair(record)
 
+    def texts(self, record: PreferencePair, *, epoch: int | None) -> list[str]:
+        """See :meth:`TreeDataModule.texts`; the question belongs to what the responses share."""
+        return [record.question.text + record.chosen.text, record.rejected.text]
+
     def questions(self, split: str) -> list[tuple[tuple[Path, ...], Question]]:
         """See :meth:`TreeDataModule.questions`; each question once, however many pairs it has."""
         unique = {record.question.id: (record.images, record.question) for record in self.records[split]}

@@ -35,6 +35,10 @@ class SpatialVLMDataModule(TreeDataModule[ImageQuestions]):
         """See :meth:`TreeDataModule.encode`."""
         return self.encoder.questions(record, self._draw(record, epoch))
 
+    def texts(self, record: ImageQuestions, *, epoch: int | None) -> list[str]:
+        """See :meth:`TreeDataModule.texts`."""
+        return [question.text + question.answer for question in self._draw(record, epoch)]
+
     def questions(self, split: str) -> list[tuple[tuple[Path, ...], Question]]:
         """See :meth:`TreeDataModule.questions`."""
         return [(record.images, question) for record in self.records[split] for question in record.questions]

@@ -13,16 +13,17 @@ from typing import Any, Generic, Literal, TypeVar
 
 import lightning as L
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from spatial_lightning.data.encode import Encoder, SegmentContext, TextAndImages
+from spatial_lightning.data.lengths import Lengths, Size, image_size
 from spatial_lightning.data.sampling import StepSampler
 from spatial_lightning.records import BadRows, ImageQuestions, PreferencePair, Question, RecordError, read_records
 from spatial_lightning.tree import TokenTree, TreeBatch, TreeError, pack, split_by_budget
 
 RecordT = TypeVar("RecordT", ImageQuestions, PreferencePair)
 
+_SAMPLES = 64
 _UNUSABLE, _OVERLONG = 1, 2
 _REASONS = {_UNUSABLE: "cannot be encoded", _OVERLONG: "longer than the token budget"}
 
@@ -76,6 +77,8 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
         self.pack_keys = False
         self._unread: Counter[str] = Counter()
         self._places: dict[str, int] = {}
+        self._sizes: dict[Path, Size] = {}
+        self._lengths: Lengths | None = None
         self._lost = torch.zeros(0, dtype=torch.uint8)
 
     # ------------------------------------------------------------------ for the leaves
@@ -83,6 +86,10 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
     @abstractmethod
     def encode(self, record: RecordT, *, epoch: int | None) -> TokenTree:
         """One record as a token tree; ``epoch`` is None for held-out examples, which never vary."""
+
+    @abstractmethod
+    def texts(self, record: RecordT, *, epoch: int | None) -> list[str]:
+        """What each branch of :meth:`encode` adds to the images, as text; for estimates of its length."""
 
     @abstractmethod
     def questions(self, split: str) -> list[tuple[tuple[Path, ...], Question]]:
@@ -114,13 +121,16 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
         self._lost = torch.zeros(len(records), dtype=torch.uint8).share_memory_()
 
     def _with_images(self, records: Iterator[RecordT], path: Path, bad: BadRows) -> Iterator[RecordT]:
-        checked: dict[Path, str | None] = {}
+        problems: dict[Path, str] = {}
         for record in records:
             problem = None
             for image in record.images:
-                if image not in checked:
-                    checked[image] = _image_problem(image)
-                problem = problem or checked[image]
+                if image not in self._sizes and image not in problems:
+                    try:
+                        self._sizes[image] = image_size(image)
+                    except RecordError as error:
+                        problems[image] = str(error)
+                problem = problem or problems.get(image)
             if problem is None:
                 yield record
             else:
@@ -162,8 +172,21 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
         """Steps of packed rows in shuffled order, resumable in the middle of an epoch."""
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        sampler = StepSampler(len(self.records["train"]), self.batch_size, seed=self.seed, rank=rank, world_size=world)
-        return self._loader("train", sampler)
+        return self._loader("train", self.share(rank, world))
+
+    def share(self, rank: int, ranks: int) -> StepSampler:
+        """What a rank has of each training step: about as many tokens as every other."""
+        examples = len(self.records["train"])
+        return StepSampler(examples, self.batch_size, seed=self.seed, rank=rank, world_size=ranks, length=self.length)
+
+    def length(self, index: int, epoch: int) -> float:
+        """Estimated tokens of a training example, image tokens counted, without reading its images."""
+        records = self.records["train"]
+        if self._lengths is None:
+            samples = [text for record in records[:_SAMPLES] for text in self.texts(record, epoch=epoch)]
+            self._lengths = Lengths(self.encoder.processor, self.encoder.system, samples)
+        record = records[index]
+        return self._lengths([self._sizes[image] for image in record.images], self.texts(record, epoch=epoch))
 
     def val_dataloader(self) -> DataLoader[list[TreeBatch]]:
         """Held-out examples in their own order."""
@@ -178,6 +201,8 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
             num_workers=self.num_workers,
             persistent_workers=False,
             pin_memory=False,
+            # Loaders draw a number each time they start, more often in a run that is resumed: not from training's numbers.
+            generator=torch.Generator(),
         )
 
     def _held_out(self) -> list[RecordT]:
@@ -236,8 +261,10 @@ class TreeDataModule(L.LightningDataModule, ABC, Generic[RecordT]):
         """Where in the order of examples training stands: the epoch, and its steps whose update is done."""
         assert self.trainer is not None
         # Not `completed`, which Lightning raises behind the hook in which checkpoints are written.
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
-        return {"epoch": self.trainer.current_epoch, "steps": done}
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # pyright: ignore[reportAttributeAccessIssue]
+        # Of all epochs, because the count of the present one stays until the next has begun.
+        epoch = self.trainer.current_epoch
+        return {"epoch": epoch, "steps": done - epoch * int(self.trainer.num_training_batches)}
 
 
 class StepLoader(DataLoader["list[TreeBatch]"]):
@@ -270,13 +297,3 @@ class _Examples(Dataset["TokenTree | None"]):
     def __getitem__(self, index: int) -> TokenTree | None:
         epoch = self.sampler.epoch if self.split == "train" else None
         return self.module.tree(self.records[index], epoch=epoch)
-
-
-def _image_problem(path: Path) -> str | None:
-    try:
-        with Image.open(path):
-            return None
-    except FileNotFoundError:
-        return f"image {path} does not exist"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"image {path} cannot be read: {error}"

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,18 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from spatial_lightning.backbones.backbone import Backbone
-from spatial_lightning.backbones.reference import CachedReference, FrozenCopy, Reference, ReferenceKind
+from spatial_lightning.backbones.reference import (
+    AdapterOff,
+    CachedReference,
+    FrozenCopy,
+    Reference,
+    ReferenceKind,
+)
 from spatial_lightning.backbones.towers import TowerPlan, TowerReport
 from spatial_lightning.modules.optimization import Optimization
-from spatial_lightning.modules.ranks import summed
+from spatial_lightning.modules.random_state import random_state, set_random_state
+from spatial_lightning.modules.ranks import added, gathered, summed
+from spatial_lightning.modules.sharding import FSDP2Strategy, blank_row, shard, whole, with_picture
 from spatial_lightning.tree import TreeBatch
 
 Counts = Mapping[str, float]
@@ -63,7 +72,8 @@ class FineTuner(L.LightningModule, ABC):
         self.needs_reference = needs_reference
         if needs_reference and reference == "none":
             raise ValueError(
-                f"{type(self).__name__} compares with a reference policy: choose reference=cached or frozen_copy"
+                f"{type(self).__name__} compares with a reference policy: choose reference=cached or frozen_copy, "
+                "or adapter_off where nothing but adapters is trained"
             )
         if not needs_reference and reference != "none":
             raise ValueError(f"{type(self).__name__} as configured uses no reference policy: choose reference=none")
@@ -81,6 +91,9 @@ class FineTuner(L.LightningModule, ABC):
         self._reference: list[Reference] = []
         self._validation: list[tuple[dict[str, float], int]] = []
         self._step_began = 0.0
+        self._random: list[dict[str, Any]] = []
+        # Checkpoints hold trained weights only.
+        self.strict_loading = False
 
     # ------------------------------------------------------------------ for the leaves
 
@@ -104,6 +117,17 @@ class FineTuner(L.LightningModule, ABC):
         if stage in ("fit", "validate") and self.needs_reference and not self._reference:
             self._reference = [self._make_reference()]
 
+    def configure_model(self) -> None:
+        """Cut policy and reference over the ranks where the strategy asks for it."""
+        strategy = self.trainer.strategy
+        if not isinstance(strategy, FSDP2Strategy):
+            return
+        mesh, precision = strategy.device_mesh["data_parallel"], str(self.trainer.precision)
+        shard(self.backbone, mesh, precision)
+        for reference in self._reference:
+            if isinstance(reference, FrozenCopy):
+                shard(reference.backbone, mesh, precision)
+
     def on_fit_start(self) -> None:
         """Put the model in training mode, which Lightning leaves as Hugging Face loaded it (eval)."""
         self.backbone.train()
@@ -111,6 +135,12 @@ class FineTuner(L.LightningModule, ABC):
     def on_train_start(self) -> None:
         """Start the step's clock."""
         self._step_began = time.perf_counter()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Behind a resume, take the random generators up where they were, after all that setting up has drawn."""
+        if self._random:
+            set_random_state(self._random[self.global_rank], self.device)
+            self._random = []
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Restart the step's clock, so that the next step includes the wait for its data."""
@@ -124,28 +154,40 @@ class FineTuner(L.LightningModule, ABC):
         """One optimizer step over all rows of ``batch``; a step whose examples were all left out moves nothing."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        totals = summed(self._counted(batch), self._world_size)
+        shares = gathered((len(batch), self._counted(batch)), self._world_size)
+        totals = added(counts for _, counts in shares)
         metrics: dict[str, float] = {}
-        if not batch and self._world_size > 1:
+        if not batch and self._world_size > 1 and not self.sharded:
             self.manual_backward(self._anchor())
         for index, row in enumerate(batch):
             last = index == len(batch) - 1
             with self._synchronised(last):
-                loss, row_metrics = self.loss(row, totals)
+                loss, row_metrics = self.loss(with_picture(row, self._blank) if self.sharded else row, totals)
                 self._require_finite(loss, "loss", batch)
-                anchor = self._anchor() if last and self._world_size > 1 else 0.0
+                anchor = self._anchor() if last and self._world_size > 1 and not self.sharded else 0.0
                 self.manual_backward(loss * self._world_size + anchor)
             for name, value in {"loss": loss.detach(), **row_metrics}.items():
                 metrics[name] = metrics.get(name, 0.0) + float(value)
+        if self.sharded:
+            self._accompany(max(rows for rows, _ in shares) - len(batch))
+        if self._scaler is not None and not batch and self._world_size == 1:
+            return  # the scaler of half precision insists on gradients
+        scale = self._loss_scale
         norm = torch.nn.utils.clip_grad_norm_(
             [parameter for parameter in self.parameters() if parameter.grad is not None],
-            self.optimization.max_grad_norm or float("inf"),
+            # Gradients of a scaled loss are scaled back inside the optimizer's step only.
+            (self.optimization.max_grad_norm or float("inf")) * scale,
         )
-        self._require_finite(norm, "gradient", batch)
+        norm = whole(norm) / scale
+        if self._scaler is None:
+            self._require_finite(norm, "gradient", batch)
         optimizer.step()
         optimizer.zero_grad()
-        scheduler = self.lr_schedulers()
-        scheduler.step()  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue, reportCallIssue]
+        if self._loss_scale >= scale:  # else half precision overflowed and the scaler left the step out
+            scheduler = self.lr_schedulers()
+            scheduler.step()  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue, reportCallIssue]
+        if self._scaler is not None:
+            metrics["loss_scale"] = scale / self._world_size
         self._log_step(batch, metrics, float(norm))
 
     def validation_step(self, batch: Sequence[TreeBatch], batch_idx: int) -> None:
@@ -179,20 +221,26 @@ class FineTuner(L.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep trainable weights only, as plain tensors."""
+        """Keep trainable weights only, and the random generators of every rank."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in trained}
+        checkpoint["random"] = gathered(random_state(self.device), self._world_size)
         checkpoint["seen"] = {"tokens": self.tokens_seen, "examples": self.examples_seen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Fill in the frozen weights, which checkpoints leave out."""
+        """Require the same trained weights; frozen ones, which checkpoints leave out, stay as they are.
+
+        Raises:
+            ValueError: the checkpoint is of a run that trained others.
+        """
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        if trained != set(checkpoint["state_dict"]):
+        different = sorted(trained ^ set(checkpoint["state_dict"]))
+        if different:
             raise ValueError(
-                "the checkpoint was trained with other towers: it holds "
-                f"{len(checkpoint['state_dict'])} tensors, this run trains {len(trained)}"
+                f"the checkpoint was trained with other towers: {different[0]} is trained "
+                f"{'now and was not then' if different[0] in trained else 'no more'} ({len(different)} tensors differ)"
             )
-        checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+        self._random = checkpoint["random"]
         self.tokens_seen, self.examples_seen = checkpoint["seen"]["tokens"], checkpoint["seen"]["examples"]
 
     def total_steps(self) -> int:
@@ -215,9 +263,13 @@ class FineTuner(L.LightningModule, ABC):
         strategy = self.trainer.strategy
         precision = strategy.precision_plugin
         # Lightning converts and moves the model behind this hook; the reference must see it as training will.
-        precision.convert_module(self.backbone).to(strategy.root_device)
+        precision.convert_module(self.backbone)
+        if self.reference_kind == "cached" or not isinstance(strategy, FSDP2Strategy):
+            self.backbone.to(strategy.root_device)
         if self.reference_kind == "frozen_copy":
             return FrozenCopy(self.backbone)
+        if self.reference_kind == "adapter_off":
+            return AdapterOff(self.backbone)
         mixed = "mixed" in str(self.trainer.precision)
         cache = CachedReference(
             self.backbone, self.cache_folder / str(self.trainer.precision) if mixed else self.cache_folder
@@ -240,6 +292,14 @@ class FineTuner(L.LightningModule, ABC):
                 totals[name] = totals.get(name, 0.0) + value
         return totals
 
+    def _accompany(self, passes: int) -> None:
+        """Take part in passes that other ranks have rows for and this one has not; gathering weights takes all ranks."""
+        for _ in range(passes):
+            nothing = self.backbone.logps(self._blank).sum() * 0.0
+            if self.reference_kind in ("frozen_copy", "adapter_off"):
+                self.reference.logps(self._blank)
+            self.manual_backward(nothing)
+
     def _anchor(self) -> Float[Tensor, ""]:
         """A zero that every trained weight has a part in: ranks wait for each other's gradient of each of them."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -257,6 +317,15 @@ class FineTuner(L.LightningModule, ABC):
         )
 
     @property
+    def sharded(self) -> bool:
+        """Whether weights are cut over ranks, so that all of them have to take the same passes."""
+        return isinstance(self.trainer.strategy, FSDP2Strategy)
+
+    @cached_property
+    def _blank(self) -> TreeBatch:
+        return blank_row(self.backbone.processor).to(self.device)
+
+    @property
     def _world_size(self) -> int:
         """Ranks whose gradients are averaged; undone here because sums are divided by global counts."""
         return self.trainer.world_size
@@ -268,8 +337,18 @@ class FineTuner(L.LightningModule, ABC):
             return nullcontext()
         return strategy.block_backward_sync()
 
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        """Scales the loss under half precision, so that small gradients are not rounded to zero."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    @property
+    def _loss_scale(self) -> float:
+        return 1.0 if self._scaler is None else self._scaler.get_scale()
+
     def _can_fuse(self) -> bool:
-        return all(parameter.dtype in (torch.float32, torch.bfloat16, torch.float16) for parameter in self.parameters())
+        trained = (parameter for parameter in self.parameters() if parameter.requires_grad)
+        return all(parameter.dtype in (torch.float32, torch.bfloat16, torch.float16) for parameter in trained)
 
     def _require_finite(self, value: Tensor, what: str, batch: Sequence[TreeBatch]) -> None:
         if not bool(torch.isfinite(value)):

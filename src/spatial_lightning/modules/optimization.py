@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-OPTIMIZERS = ("adamw", "muon")
+OPTIMIZERS = ("adamw", "adamw_8bit", "muon")
+_SMALLEST_8BIT = 4096
+"""Elements below which bitsandbytes keeps moments in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,8 @@ class Optimization:
     """How weights move.
 
     Attributes:
-        optimizer: ``adamw``, or ``muon`` for matrices (arXiv:2502.16982) with AdamW for everything else.
+        optimizer: ``adamw``, ``adamw_8bit`` with moments of a byte each (bitsandbytes, arXiv:2110.02861), or ``muon`` for
+            matrices (arXiv:2502.16982) with AdamW for everything else.
         lr: learning rate of towers that have none of their own.
         weight_decay: decay of matrices; norms, biases and embeddings do not decay.
         betas: AdamW moment decay.
@@ -25,10 +29,10 @@ class Optimization:
         warmup: warm-up share of all steps, in [0, 1].
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value outside its range, or an optimizer that is not installed.
     """
 
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
     lr: float = 1e-4
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
@@ -39,6 +43,10 @@ class Optimization:
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimization.optimizer is {self.optimizer!r}; allowed: {', '.join(OPTIMIZERS)}")
+        if self.optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+            raise ValueError(
+                "optimization.optimizer=adamw_8bit needs bitsandbytes: pip install bitsandbytes, or choose adamw"
+            )
         if self.lr <= 0:
             raise ValueError(f"optimization.lr is {self.lr}; it must be above 0")
         if not 0 <= self.warmup <= 1:
@@ -50,7 +58,24 @@ class Optimization:
         """The optimizer for parameter groups as :meth:`TowerPlan.parameter_groups` gives them."""
         if self.optimizer == "muon":
             return Muon(groups, lr=self.lr, betas=self.betas, fused=fused)
+        if self.optimizer == "adamw_8bit":
+            from bitsandbytes.optim.adamw import AdamW8bit
+
+            return AdamW8bit(list(groups), lr=self.lr, betas=self.betas)
         return torch.optim.AdamW(list(groups), lr=self.lr, betas=self.betas, fused=fused)
+
+    def state_bytes(self, groups: Sequence[dict[str, Any]]) -> int:
+        """What the optimizer will hold for the groups it was built with, bytes."""
+        total = 0
+        for group in groups:
+            for parameter in group["params"]:
+                size = parameter.numel() * parameter.element_size()
+                if self.optimizer == "adamw_8bit":
+                    small = parameter.numel() < _SMALLEST_8BIT
+                    total += 2 * parameter.numel() * (4 if small else 1)
+                else:
+                    total += size if group.get("matrices") else 2 * size
+        return total
 
 
 class Muon(torch.optim.Optimizer):

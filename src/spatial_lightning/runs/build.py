@@ -6,11 +6,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from spatial_lightning.runs.config import ConfigError, require_known
+from spatial_lightning.backbones import Backbone
+from spatial_lightning.runs.config import ConfigError, require_known, resolve_path
 
 
 def build(config: Any, **arguments: Any) -> Any:
@@ -35,6 +37,17 @@ def build(config: Any, **arguments: Any) -> Any:
         cause = error.__cause__
         raise ConfigError(f"cannot build {name}: {cause or error}") from cause
     return factory(**arguments)
+
+
+def build_backbone(config: DictConfig) -> Backbone:
+    """The backbone that a configuration names, its directory found from the project root."""
+    node = plain(config.backbone)
+    local = resolve_path(node["path"])
+    if local.is_dir():
+        node["path"] = str(local)
+    # Fresh weights depend on the seed alone, whatever has drawn before: checkpoints leave out those that are not trained.
+    torch.manual_seed(config.seed)
+    return build(node)
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -8,12 +8,15 @@ import subprocess
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from spatial_lightning.runs.config import PROJECT
 
+CHECKPOINTS = "checkpoints"
+"""Folder of a run directory that holds its checkpoints."""
 _NOT_CONTENT = ("outputs", "cache", "logger", "export", "resume")
 """Run-level keys that do not change what is learned."""
 
@@ -38,13 +41,15 @@ def write_summary(run: Path, summary: Mapping[str, Any]) -> None:
 
 
 def write_error(run: Path, error: BaseException) -> None:
-    """Write ``error.txt`` with the error and where it came from."""
+    """Write ``error.txt`` (``error-RANK.txt`` of a further process) with the error and where it came from."""
     run.mkdir(parents=True, exist_ok=True)
-    write_text(run / "error.txt", "".join(traceback.format_exception(error)))
+    rank = rank_zero_only.rank
+    (run / f"error{f'-{rank}' if rank else ''}.txt").write_text("".join(traceback.format_exception(error)))
 
 
+@rank_zero_only
 def write_text(path: Path, text: str) -> None:
-    """Write a file in one step, so that nobody ever reads half of it."""
+    """Write a file in one step, so that nobody ever reads half of it; of all processes of a run, the first does."""
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
@@ -66,9 +71,15 @@ def finished_run(outputs: Path, name: str, content: str) -> Path | None:
             summary = json.loads(path.read_text())
         except (OSError, json.JSONDecodeError):
             continue
-        if summary.get("config_hash") == content and (path.parent / "checkpoints" / "last.ckpt").is_file():
+        if summary.get("config_hash") == content and newest_checkpoint(path.parent):
             return path.parent
     return None
+
+
+def newest_checkpoint(run: Path, kind: Literal["step", "best"] = "step") -> Path | None:
+    """The newest whole checkpoint of a run; by time of writing, because a folder may be used by one run after another."""
+    found = [path for path in (run / CHECKPOINTS).glob(f"{kind}-*/state.pt") if path.parent.suffix != ".part"]
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent if found else None
 
 
 def _git(*arguments: str) -> str:

@@ -20,6 +20,7 @@ from spatial_lightning.backbones.towers import TowerPlan, TowerReport, format_re
 from spatial_lightning.data import Encoder
 from spatial_lightning.records import ImageQuestions, PreferencePair, Question, Step, Trace
 from spatial_lightning.runs.directory import write_text
+from spatial_lightning.runs.memory import measure_activations
 from spatial_lightning.scenes import generate, render
 from spatial_lightning.synthesis.longcot import preference_pair
 from spatial_lightning.synthesis.spatialvlm import question_set
@@ -44,6 +45,7 @@ class DoctorReport:
         unreached: trained parameters that got no gradient in any case (some modules never do, see the backbone's family).
         leaked: frozen parameters that got one; must be empty.
         tokens_per_s: forward and backward of each engine on eight questions about one image.
+        activations_mb: what each engine's forward pass keeps for the backward pass on the same row, MiB.
     """
 
     cases: tuple[Case, ...]
@@ -51,6 +53,7 @@ class DoctorReport:
     unreached: tuple[str, ...]
     leaked: tuple[str, ...]
     tokens_per_s: dict[str, float]
+    activations_mb: dict[str, float]
     peak_memory_gb: float
     tolerance: float
 
@@ -78,7 +81,10 @@ class DoctorReport:
         lines += ["", format_report(list(self.towers)), ""]
         lines += [f"trained without gradient: {', '.join(self.unreached[:6]) or 'none'}"]
         lines += [f"frozen with gradient: {', '.join(self.leaked[:6]) or 'none'}"]
-        lines += [f"{engine} engine: {rate:,.0f} tokens/s" for engine, rate in self.tokens_per_s.items()]
+        lines += [
+            f"{engine} engine: {rate:,.0f} tokens/s, keeps {self.activations_mb[engine]:.1f} MiB"
+            for engine, rate in self.tokens_per_s.items()
+        ]
         lines += [f"peak memory: {self.peak_memory_gb:.2f} GB"]
         verdict = "passed" if self.passed else "FAILED"
         lines += [f"{verdict}: largest relative errors {self.logps_max_rel_err:.1e} and {self.grad_max_rel_err:.1e}, "]
@@ -113,7 +119,9 @@ def examine(backbone: Backbone, towers: TowerPlan, *, tolerance: float = 1e-5, r
             reference, expected = _pass(backbone, trees, "separate")
             reached |= set(gradients)
             cases.append(Case(name, pack(trees).tokens, _error(logps, reference), _gradient_error(gradients, expected)))
-        speeds = {engine: _speed(backbone, rows["8 questions about an image"], engine, repeats) for engine in _ENGINES}
+        eight = rows["8 questions about an image"]
+        speeds = {engine: _speed(backbone, eight, engine, repeats) for engine in _ENGINES}
+        kept = {engine: _kept(backbone, eight, engine) for engine in _ENGINES}
     backbone.zero_grad()
     trained = {name for name, parameter in backbone.model.named_parameters() if parameter.requires_grad}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -125,6 +133,7 @@ def examine(backbone: Backbone, towers: TowerPlan, *, tolerance: float = 1e-5, r
         tuple(sorted(trained - reached)),
         tuple(sorted(reached - trained)),
         speeds,
+        kept,
         peak,
         tolerance,
     )
@@ -186,6 +195,11 @@ def _speed(backbone: Backbone, trees: list[TokenTree], engine: Engine, repeats: 
         _pass(backbone, trees, engine)
         seconds.append(time.perf_counter() - began)
     return pack(trees).tokens / float(np.median(seconds[1:]))
+
+
+def _kept(backbone: Backbone, trees: list[TokenTree], engine: Engine) -> float:
+    with backbone.running(engine):
+        return measure_activations(backbone, pack(trees).to(backbone.device)).kept / 2**20
 
 
 def _error(value: Tensor, expected: Tensor) -> float:

@@ -11,17 +11,21 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning import seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from transformers.utils.logging import disable_progress_bar
 
 from spatial_lightning.backbones.processor import BackboneError
 from spatial_lightning.modules import NonFiniteLossError
 from spatial_lightning.records import RecordError
-from spatial_lightning.runs.build import build
+from spatial_lightning.runs.build import build, build_backbone
 from spatial_lightning.runs.config import CONF, ConfigError, check_command_line, register, resolve_path
 from spatial_lightning.runs.directory import write_config, write_error
 from spatial_lightning.runs.doctor import examine
-from spatial_lightning.runs.training import build_backbone, say, train
+from spatial_lightning.runs.export import export_run
+from spatial_lightning.runs.launch import shared_directory
+from spatial_lightning.runs.memory import OutOfMemory
+from spatial_lightning.runs.training import say, train
 from spatial_lightning.tree import TreeError
 
 EXPECTED = (
@@ -30,6 +34,7 @@ EXPECTED = (
     RecordError,
     TreeError,
     NonFiniteLossError,
+    OutOfMemory,
     FileNotFoundError,
     ValueError,
     OSError,
@@ -93,6 +98,30 @@ def doctor_main() -> int:
     return max(codes, default=0)
 
 
+def export_main() -> int:
+    """Entry point of ``export.py``; returns the exit code."""
+    if not _ready("export"):
+        return 2
+    codes: list[int] = []
+
+    def job(config: DictConfig) -> None:
+        try:
+            for name in ("run", "to"):
+                if config[name] is None:
+                    raise ConfigError(f"{name} is missing: python export.py run=RUN_DIRECTORY to=NEW_DIRECTORY")
+            to = export_run(resolve_path(config.run), resolve_path(config.to), config.checkpoint)
+        except Exception as error:
+            run = resolve_path(HydraConfig.get().runtime.output_dir)
+            write_error(run, error)
+            _explain(error, run)
+            codes.append(1)
+        else:
+            say(f"exported to {to}")
+
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="export")(job)()
+    return max(codes, default=0)
+
+
 def _ready(config_name: str) -> bool:
     """Whether the command line composes; if not, the reason has been said."""
     _quiet()
@@ -102,12 +131,14 @@ def _ready(config_name: str) -> bool:
     except ConfigError as error:
         say(f"error: {error}")
         return False
+    sys.argv += shared_directory(sys.argv[1:])
     return True
 
 
 def _explain(error: Exception, run: Path) -> None:
     kind = "error" if isinstance(error, EXPECTED) else f"unexpected {type(error).__name__}"
-    say(f"{kind}: {error}\nmore in {run / 'error.txt'}")
+    rank = rank_zero_only.rank
+    print(f"{f'process {rank}: ' if rank else ''}{kind}: {error}\nmore in {run}/error*.txt", flush=True)
 
 
 def _quiet() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from spatial_lightning.backbones import Backbone
@@ -22,12 +22,15 @@ from spatial_lightning.backbones.towers import format_report
 from spatial_lightning.data import TreeDataModule
 from spatial_lightning.evaluation import Summary, compare, majority_baseline, table
 from spatial_lightning.modules import FineTuner
+from spatial_lightning.modules.sharding import FSDP2Strategy
 from spatial_lightning.runs.answering import AnswerDuringTraining, Asked, Evaluation, by_family, choose, evaluate
-from spatial_lightning.runs.build import build, plain
-from spatial_lightning.runs.checkpoints import LAST, AtomicCheckpointIO, SaveOnError, checkpoint_of, load_weights
+from spatial_lightning.runs.build import build, build_backbone, plain
+from spatial_lightning.runs.checkpoints import AtomicCheckpointIO, Checkpoints, checkpoint_of, load_weights
+from spatial_lightning.runs.combinations import require_fitting
 from spatial_lightning.runs.config import ConfigError, compose_run, resolve_path
 from spatial_lightning.runs.corpora import CorpusFiles, prepare
 from spatial_lightning.runs.directory import (
+    CHECKPOINTS,
     config_hash,
     finished_run,
     git_sha,
@@ -35,7 +38,12 @@ from spatial_lightning.runs.directory import (
     write_summary,
     write_text,
 )
+from spatial_lightning.runs.engines import ensure_engines_agree
+from spatial_lightning.runs.export import export_run, require_free
+from spatial_lightning.runs.identity import identity_of, read_identity, require_same
+from spatial_lightning.runs.launch import ranks_of, require_devices
 from spatial_lightning.runs.loggers import finish_loggers, make_loggers
+from spatial_lightning.runs.memory import MemoryReport
 from spatial_lightning.runs.progress import Progress, clock
 from spatial_lightning.runs.report import write_report
 
@@ -73,22 +81,25 @@ def train(config: DictConfig, run: Path) -> Path:
     say(format_report(parts.module.tower_report))
     loggers = make_loggers(run, plain(config.logger), plain(config))
     try:
+        memory = MemoryReport(say)
+        trainer = _trainer(config, run, loggers, parts, memory)
+        resume = _resume(config, trainer, parts)
         questions = by_family(parts.asked)
         majority = majority_baseline(by_family(parts.files.questions("train")), questions)
         say(f"answering {len(questions)} held-out questions before training")
-        before_answers, before = evaluate(parts.backbone, parts.asked, parts.evaluation)
-        trainer = _trainer(config, run, loggers, parts)
+        before_answers, before = _answer(parts, trainer)
         _log(loggers, before, 0)
-        _fit(trainer, config, parts)
+        with memory.explaining():
+            trainer.fit(parts.module, parts.data, ckpt_path=resume, weights_only=True)
+        parts.data.teardown("fit")
         say(f"answering {len(questions)} held-out questions after training")
-        after_answers, after = evaluate(parts.backbone, parts.asked, parts.evaluation)
+        after_answers, after = _answer(parts, trainer)
         _log(loggers, after, trainer.global_step)
         _write_samples(run, parts.asked, {"warm start": (before_answers, before), "after": (after_answers, after)})
         columns = {"majority baseline": majority, "warm start": before, "after": after}
         _conclude(config, run, parts, trainer, columns, began)
-        if config.export:
-            parts.backbone.save_pretrained(resolve_path(config.export))
-            say(f"exported to {config.export}")
+        if config.export and trainer.is_global_zero:
+            say(f"exported to {export_run(run, resolve_path(config.export))}")
     finally:
         finish_loggers(loggers)
     return run
@@ -108,11 +119,15 @@ def check(config: DictConfig) -> None:
             f"objective {name} trains on {wanted}, data.corpus.kind is {kind}: choose "
             f"data={'spatialvlm' if wanted == 'questions' else 'preferences'} or another objective"
         )
-    if str(config.trainer.get("precision")).startswith("16"):
+    if str(config.trainer.get("precision")) == "16-true":
         raise ConfigError(
-            f"trainer.precision={config.trainer.precision} scales the loss, and gradients would be clipped before they are "
-            "scaled back: choose bf16-mixed, bf16-true or 32-true"
+            "trainer.precision=16-true keeps the weights themselves in half precision, where small steps round to nothing: "
+            "choose 16-mixed, bf16-mixed, bf16-true or 32-true"
         )
+    require_fitting(config)
+    require_devices(config)
+    if config.export:
+        require_free(resolve_path(config.export))
     if objective.get("shuffle_segments") and objective.get("segment_context") == "independent":
         raise ConfigError("objective.shuffle_segments needs objective.segment_context=single_pass")
 
@@ -128,6 +143,7 @@ def _assemble(config: DictConfig) -> _Parts:
     if warm_start is not None:
         load_weights(backbone, warm_start)
         say(f"warm start: {warm_start}")
+    ensure_engines_agree(backbone, say)
     module = build(
         objective,
         backbone=backbone,
@@ -140,15 +156,6 @@ def _assemble(config: DictConfig) -> _Parts:
     data.pack_keys = config.reference.kind == "cached"
     asked = choose(files.questions("val"), evaluation)
     return _Parts(backbone, data, module, files, asked, evaluation, warm_start)
-
-
-def build_backbone(config: DictConfig) -> Backbone:
-    """The backbone that a configuration names, its directory found from the project root."""
-    node = plain(config.backbone)
-    local = resolve_path(node["path"])
-    if local.is_dir():
-        node["path"] = str(local)
-    return build(node)
 
 
 def _warm_start(config: DictConfig) -> Path | None:
@@ -164,25 +171,23 @@ def _warm_start(config: DictConfig) -> Path | None:
     outputs = resolve_path(config.outputs)
     content = config_hash(theirs)
     found = finished_run(outputs, theirs.name, content)
+    if found is None and ranks_of(config) > 1:
+        raise ConfigError(
+            f"warm start {config.warm_start} has no finished run of the same content, and the processes of this run cannot "
+            f"train it on the side: train it first, python train.py +experiment={config.warm_start}"
+        )
     if found is None:
         say(f"warm start {config.warm_start} has no finished run of the same content: training it first")
         found = train(theirs, outputs / theirs.name / time.strftime("%Y-%m-%d_%H-%M-%S"))
     return found
 
 
-def _trainer(config: DictConfig, run: Path, loggers: list[Any], parts: _Parts) -> L.Trainer:
-    checkpoints = run / LAST.parent
+def _trainer(config: DictConfig, run: Path, loggers: list[Any], parts: _Parts, memory: MemoryReport) -> L.Trainer:
     callbacks = [
+        memory,
         Progress(say),
-        ModelCheckpoint(
-            dirpath=checkpoints,
-            filename=LAST.stem,
-            every_n_train_steps=parts.evaluation.checkpoint_every,
-            save_on_train_epoch_end=False,
-            enable_version_counter=False,
-        ),
-        SaveOnError(checkpoints / "on_error.ckpt"),
         AnswerDuringTraining(parts.asked, parts.evaluation, lambda metrics: _log_metrics(loggers, metrics, trainer)),
+        Checkpoints(run / CHECKPOINTS, parts.evaluation.checkpoint_every),
     ]
     trainer = build(
         config.trainer,
@@ -190,6 +195,7 @@ def _trainer(config: DictConfig, run: Path, loggers: list[Any], parts: _Parts) -
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run,
+        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -197,11 +203,25 @@ def _trainer(config: DictConfig, run: Path, loggers: list[Any], parts: _Parts) -
     return trainer
 
 
-def _fit(trainer: L.Trainer, config: DictConfig, parts: _Parts) -> None:
-    resume = None if config.resume is None else str(checkpoint_of(resolve_path(config.resume)))
-    trainer.fit(parts.module, parts.data, ckpt_path=resume, weights_only=True)
-    parts.data.teardown("fit")
-    trainer.save_checkpoint(Path(trainer.default_root_dir) / LAST)
+def _resume(config: DictConfig, trainer: L.Trainer, parts: _Parts) -> str | None:
+    """The checkpoint to go on from, once it is known to be of the same run; checkpoints from now on say what they are of."""
+    identity = identity_of(config, parts.backbone, parts.files, parts.warm_start, trainer.world_size)
+    io = trainer.strategy.checkpoint_io
+    assert isinstance(io, AtomicCheckpointIO)
+    io.identity = identity
+    if config.resume is None:
+        return None
+    checkpoint = checkpoint_of(resolve_path(config.resume))
+    require_same(read_identity(checkpoint), identity, checkpoint)
+    return str(checkpoint)
+
+
+@rank_zero_only
+def _answer(parts: _Parts, trainer: L.Trainer) -> tuple[list[str], Summary]:
+    """Answers on the device that trains, where the weights are not yet or no longer outside of fitting."""
+    if not isinstance(trainer.strategy, FSDP2Strategy):
+        parts.backbone.to(trainer.strategy.root_device)
+    return evaluate(parts.backbone, parts.asked, parts.evaluation)
 
 
 def _conclude(
@@ -237,7 +257,7 @@ def _conclude(
             "steps": trainer.global_step,
             "warm_start": None if parts.warm_start is None else str(parts.warm_start),
             "command": shlex.join(["python", *sys.argv]),
-            "pixel_limits": list(parts.backbone.processor.pixel_limits),
+            "pixel_limits": list(parts.backbone.processor.pixel_limits or ()) or None,
             "dropped": dict(parts.data.dropped),
         },
     )
@@ -295,7 +315,8 @@ def _log_metrics(loggers: list[Any], metrics: dict[str, float], trainer: L.Train
         logger.log_metrics(metrics, step=trainer.global_step)
 
 
+@rank_zero_only
 def say(text: str) -> None:
-    """Print one message at once, so that it is seen in a log file while the run goes on."""
+    """Print one message at once, so that it is seen in a log file while the run goes on; the first process does."""
     with contextlib.suppress(BrokenPipeError):
         print(text, flush=True)

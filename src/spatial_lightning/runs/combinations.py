@@ -1,0 +1,50 @@
+"""Settings of towers, reference, quantisation and optimizer that do not go together, refused before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from spatial_lightning.backbones.processor import BackboneError
+from spatial_lightning.backbones.towers import TowerPlan
+from spatial_lightning.runs.build import build
+from spatial_lightning.runs.config import ConfigError
+
+_SHARDED = ("fsdp", "modelparallel", "deepspeed")
+
+
+def require_fitting(config: DictConfig) -> None:
+    """Refuse what cannot work together.
+
+    Raises:
+        ConfigError: what does not go together and what to change.
+    """
+    try:
+        plan: TowerPlan = build(config.towers)
+        if config.reference.kind == "adapter_off":
+            plan.require_adapters_only()
+    except BackboneError as error:
+        raise ConfigError(str(error)) from error
+    noisy = [f"towers.{name}.dropout" for name, tower in plan.towers.items() if tower.dropout > 0]
+    if noisy and config.reference.kind == "cached":
+        raise ConfigError(
+            f"{' and '.join(noisy)} above 0 with reference=cached: stored log-probabilities are without dropout, so the "
+            "policy would differ from its own reference from the first step on. Set dropout to 0"
+        )
+    if config.backbone.get("quantization") is not None and plan.language.mode == "full":
+        raise ConfigError(
+            f"backbone.quantization={config.backbone.quantization} with towers.language.mode=full: quantised weights cannot "
+            "be trained. Set the mode to lora (towers=qlora) or frozen, or the quantization to null"
+        )
+    strategy = _strategy(config.trainer.get("strategy"))
+    if config.optimization.get("optimizer") == "muon" and any(name in strategy.lower() for name in _SHARDED):
+        raise ConfigError(
+            f"optimization.optimizer=muon needs whole matrices, and trainer.strategy={strategy} cuts them up: "
+            "choose optimization.optimizer=adamw, or strategy ddp"
+        )
+
+
+def _strategy(node: Any) -> str:
+    """The name of a strategy given as a word or as a component."""
+    return str(node.get("_target_", "")).rsplit(".", 1)[-1] if isinstance(node, DictConfig) else str(node)
