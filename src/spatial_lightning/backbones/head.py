@@ -14,6 +14,9 @@ CHUNK_ELEMENTS = 2**26
 """Logits of one chunk: 256 MiB in float32."""
 
 
+Outputs = tuple[Tensor, Tensor | None, Tensor | None]
+
+
 class Readout(NamedTuple):
     """What the head says at the positions asked for.
 
@@ -50,10 +53,10 @@ def read_out(
     """
     rows = max(1, chunk_elements // _vocabulary(head, hidden))
     if type(head) is nn.Linear and head.bias is None and not isinstance(head.weight, DTensor):
-        outputs = _LinearHead.apply(hidden, head.weight, targets, softcap, statistics, rows)
+        logps, entropy, top1 = _LinearHead.apply(hidden, head.weight, targets, softcap, statistics, rows)
     else:
-        outputs = _module_head(head, hidden, targets, softcap, statistics, rows)
-    return Readout(*outputs)
+        logps, entropy, top1 = _module_head(head, hidden, targets, softcap, statistics, rows)
+    return Readout(logps, entropy, top1)
 
 
 def _vocabulary(head: nn.Module, hidden: Tensor) -> int:
@@ -62,9 +65,6 @@ def _vocabulary(head: nn.Module, hidden: Tensor) -> int:
         with torch.no_grad():
             size = head(hidden[:1]).shape[-1]
     return int(size)
-
-
-Outputs = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 def _describe(logits: Float[Tensor, "n vocabulary"], targets: Int[Tensor, " n"], statistics: bool) -> Outputs:

@@ -55,8 +55,8 @@ weights are those of its checkpoint `{checkpoint.name}`.
 ## Objective and settings
 
 Towers: {", ".join(f"{tower} {config.towers[tower].mode}" for tower in TOWERS)}. Reference policy: {config.reference.kind}.
-Warm start: {Path(config.warm_start or "none").name}. Precision {config.trainer.precision}, {config.data.module.batch_size} examples a
-step, seed {config.seed}.
+Warm start: {Path(config.warm_start or "none").name}. Precision {config.trainer.precision}, {config.data.module.batch_size}
+examples a step, seed {config.seed}.
 
 {_yaml({"objective": plain(config.objective), "optimization": plain(config.optimization), "towers": plain(config.towers)})}
 

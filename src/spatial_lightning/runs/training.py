@@ -216,7 +216,6 @@ def _resume(config: DictConfig, trainer: L.Trainer, parts: _Parts) -> str | None
     return str(checkpoint)
 
 
-@rank_zero_only
 def _answer(parts: _Parts, trainer: L.Trainer) -> tuple[list[str], Summary]:
     """Answers on the device that trains, where the weights are not yet or no longer outside of fitting."""
     if not isinstance(trainer.strategy, FSDP2Strategy):
@@ -224,6 +223,7 @@ def _answer(parts: _Parts, trainer: L.Trainer) -> tuple[list[str], Summary]:
     return evaluate(parts.backbone, parts.asked, parts.evaluation)
 
 
+@rank_zero_only
 def _conclude(
     config: DictConfig, run: Path, parts: _Parts, trainer: L.Trainer, columns: dict[str, Summary], began: float
 ) -> None:
