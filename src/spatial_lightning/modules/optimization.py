@@ -59,7 +59,7 @@ class Optimization:
         if self.optimizer == "muon":
             return Muon(groups, lr=self.lr, betas=self.betas, fused=fused)
         if self.optimizer == "adamw_8bit":
-            from bitsandbytes.optim.adamw import AdamW8bit
+            from bitsandbytes.optim.adamw import AdamW8bit  # pyright: ignore[reportMissingImports]
 
             return AdamW8bit(list(groups), lr=self.lr, betas=self.betas)
         return torch.optim.AdamW(list(groups), lr=self.lr, betas=self.betas, fused=fused)
