@@ -52,8 +52,9 @@ WORKS = {
     "fdpo": Work(("ours_cached", "ours_fdpo_cached"), 0, "0.98 or more"),
 }
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
-_PAIR_TOLERANCE = 3e-4
-"""Of float32 losses of pairs: differences of sums of thousands of nats, which float32 holds to about 5e-4 nats each."""
+_PAIR_TOLERANCE = 5e-4
+"""Of float32 losses of pairs: differences of sums of thousands of nats. Summed in float32 token by token they are off by some
+5e-3 nats for 500 tokens, where the log-probabilities of the tokens agree to 2e-6."""
 
 
 class Disagreement(RuntimeError):

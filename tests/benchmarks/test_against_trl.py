@@ -81,6 +81,7 @@ def test_questions_of_both_sides_are_the_same_tokens_and_the_same_loss(folder: P
     assert losses["ours"] == pytest.approx(losses["trl"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_pairs_of_both_sides_are_the_same_tokens_and_the_same_loss(folder: Path, clevr: Sequence[Path]) -> None:
     from against_trl import require_same_loss, require_same_work
     from material import pairs
