@@ -141,7 +141,8 @@ def test_text_goes_on_from_the_global_maximum() -> None:
 
 def test_images_follow_the_nodes(tiny: Backbone, pictures: tuple[Path, ...]) -> None:
     encoder = Encoder(tiny.processor)
-    row = [encoder.questions(asked("a", pictures[:2], 2)), encoder.trace(trace("b", pictures[2:], pictures[:1]))]
+    traced = dataclasses.replace(encoder.trace(trace("b", pictures[2:], pictures[:1])), values={})
+    row = [encoder.questions(asked("a", pictures[:2], 2)), traced]
     batch = pack(row)
     grids = [tiny.processor.image(path).tensors["image_grid_thw"] for path in (*pictures, pictures[0])]
     assert torch.equal(batch.images["image_grid_thw"], torch.cat(grids))

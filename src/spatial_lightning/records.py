@@ -114,13 +114,19 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class ImageQuestions:
-    """Images and any number of questions about them: one shared prefix, one branch a question."""
+    """Images and any number of questions about them: one shared prefix, one branch a question.
+
+    Attributes:
+        system: system turn of the conversation; empty takes the one of the training run.
+    """
 
     id: str
     images: tuple[Path, ...]
     questions: tuple[Question, ...]
+    system: str = ""
 
     def __post_init__(self) -> None:
+        _require_system(self.system)
         if not self.questions:
             raise RecordError("a record needs at least one question")
 
@@ -131,6 +137,8 @@ class PreferencePair:
 
     Attributes:
         error: the controlled error in ``rejected``, e.g. ``attribute`` or ``conclusion``; empty where unknown.
+        system: system turn of the conversation; empty takes the one of the training run.
+        history: user and assistant turns before the question, in pairs; the images are in the first user turn.
     """
 
     id: str
@@ -139,8 +147,14 @@ class PreferencePair:
     chosen: Response
     rejected: Response
     error: str = ""
+    system: str = ""
+    history: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
+        _require_system(self.system)
+        for user, assistant in self.history:
+            _require_text("user turn", user)
+            _require_text("assistant turn", assistant)
         if self.chosen.text == self.rejected.text:
             raise RecordError("chosen and rejected response are the same text: there is nothing to prefer")
 
@@ -183,15 +197,22 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A multi-step tool-use trajectory that answers a question about images."""
+    """A multi-step tool-use trajectory that answers a question about images.
+
+    Attributes:
+        correct: whether the final answer is right; None where nobody judged it.
+        system: system turn of the conversation; empty takes the one of the training run.
+    """
 
     id: str
     images: tuple[Path, ...]
     question: Question
     steps: tuple[Step, ...]
     correct: bool | None = None
+    system: str = ""
 
     def __post_init__(self) -> None:
+        _require_system(self.system)
         if not self.steps:
             raise RecordError("a trace needs at least one step")
 
@@ -239,6 +260,8 @@ def to_json(record: AnyRecord, folder: Path) -> dict[str, Any]:
     kind = {ImageQuestions: "image_questions", PreferencePair: "preference_pair", Trace: "trace"}[type(record)]
     row: dict[str, Any] = {"version": VERSION, "type": kind, "id": record.id}
     row["images"] = [_relative(path, folder) for path in record.images]
+    if record.system:
+        row["system"] = record.system
     match record:
         case ImageQuestions():
             row["questions"] = [_question_json(question) for question in record.questions]
@@ -246,6 +269,8 @@ def to_json(record: AnyRecord, folder: Path) -> dict[str, Any]:
             row["question"] = _question_json(record.question)
             row["chosen"], row["rejected"] = _response_json(record.chosen), _response_json(record.rejected)
             row["error"] = record.error
+            if record.history:
+                row["history"] = [list(turns) for turns in record.history]
         case Trace():
             row["question"], row["correct"] = _question_json(record.question), record.correct
             row["steps"] = [
@@ -273,9 +298,11 @@ def from_json(row: Any, folder: Path) -> AnyRecord:
         raise RecordError(f"record version is {row.get('version')!r}; this release reads version {VERSION}")
     try:
         images = tuple(folder / path for path in row["images"])
+        system = row.get("system", "")
         match row.get("type"):
             case "image_questions":
-                return ImageQuestions(row["id"], images, tuple(_question(entry) for entry in row["questions"]))
+                questions = tuple(_question(entry) for entry in row["questions"])
+                return ImageQuestions(row["id"], images, questions, system)
             case "preference_pair":
                 return PreferencePair(
                     row["id"],
@@ -284,6 +311,8 @@ def from_json(row: Any, folder: Path) -> AnyRecord:
                     _response(row["chosen"]),
                     _response(row["rejected"]),
                     row.get("error", ""),
+                    system,
+                    tuple((user, assistant) for user, assistant in row.get("history", ())),
                 )
             case "trace":
                 steps = tuple(
@@ -296,12 +325,14 @@ def from_json(row: Any, folder: Path) -> AnyRecord:
                     )
                     for entry in row["steps"]
                 )
-                return Trace(row["id"], images, _question(row["question"]), steps, row.get("correct"))
+                return Trace(row["id"], images, _question(row["question"]), steps, row.get("correct"), system)
             case other:
                 raise RecordError(f"record type is {other!r}; allowed: image_questions, preference_pair, trace")
     except KeyError as error:
         raise RecordError(f"field {error.args[0]!r} is missing") from error
-    except (TypeError, AttributeError) as error:
+    except RecordError:
+        raise
+    except (TypeError, AttributeError, ValueError) as error:  # a value that is no pair is a ValueError
         raise RecordError(f"a field has the wrong type: {error}") from error
 
 
@@ -351,6 +382,11 @@ def _require_text(what: str, text: Any) -> None:
         raise RecordError(f"{what} must be text, got {type(text).__name__}")
     if not text.strip():
         raise RecordError(f"{what} is empty")
+
+
+def _require_system(text: Any) -> None:
+    if not isinstance(text, str):
+        raise RecordError(f"system turn must be text, got {type(text).__name__}")
 
 
 def _relative(path: Path, folder: Path) -> str:

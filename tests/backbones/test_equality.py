@@ -48,7 +48,7 @@ CASES: dict[str, Make] = {
     "several trees": lambda b, p: [
         _encoder(b).questions(asked("a", p[:1], 4)),
         _encoder(b).questions(asked("b", (), 2)),
-        _encoder(b).trace(trace("c", p[1:2], p[2:])),
+        dataclasses.replace(_encoder(b).trace(trace("c", p[1:2], p[2:])), values={}),
         _encoder(b).questions(asked("d", p[::-1], 1)),
     ],
     "several pairs": lambda b, p: [_encoder(b).pair(pair(str(i), p[i : i + 1], extra=" too" * i)) for i in range(3)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def row(backbone: Backbone, images: list[Path]) -> TreeBatch:
     return pack(
         [
             encoder.questions(asked("two images", images[:2], 2)),
-            encoder.trace(trace("image in a branch", images[:1], images[1:3])),
+            replace(encoder.trace(trace("image in a branch", images[:1], images[1:3])), values={}),
             single_tokens(backbone, images[:1]),
         ]
     )
@@ -64,7 +65,7 @@ def test_shared_and_separate_agree(backbone: Backbone, row: TreeBatch) -> None:
     assert gradient_error(gradient, expected_gradient) <= TOLERANCE
     unreached = {name for name, _ in backbone.named_parameters()} - set(gradient)
     assert unreached == {name for name, _ in backbone.named_parameters() if backbone.is_dead(name.split(".", 1)[1])}
-    with backbone._attention(backbone.attention), torch.no_grad():
+    with backbone._stock_attention(), torch.no_grad():
         positions = row.positions.unsqueeze(1) if row.positions.shape[0] > 1 else row.positions
         leaking = backbone.model.model(
             input_ids=row.ids[None], position_ids=positions, use_cache=False, **image_inputs(row.images)

@@ -54,7 +54,8 @@ def test_loader_processes_change_nothing(make: Make) -> None:
 
 def test_lengths_are_estimated_to_a_few_percent(make: Make, pictures: tuple[Path, ...]) -> None:
     pairs = [pair(str(i), pictures[: i % 4], extra=f", {TEXTS[2]}" * i) for i in range(6)]
-    for data in (make(questions_per_image=3), make(pairs, PreferenceDataModule)):
+    for options in ({"questions_per_image": 3}, {"train": pairs, "cls": PreferenceDataModule}):
+        data = make(**options)  # one after the other: both write the same files
         for index, record in enumerate(data.records["train"]):
             tree = data.tree(record, epoch=1)
             assert tree is not None
@@ -154,7 +155,7 @@ def test_pictures_are_checked_before_training(
     if problem == "broken":
         path.write_bytes(b"no picture")
     records = [asked("good", pictures[:1], 1), asked("bad", [path], 1)]
-    with pytest.raises(RecordError, match=rf"record bad: image .*{problem}\.png"):
+    with pytest.raises(RecordError, match=rf"train\.jsonl:2: image .*{problem}\.png"):
         make(records)
     data = make(records, max_bad_fraction=0.5)
     assert [record.id for record in data.records["train"]] == ["good"]

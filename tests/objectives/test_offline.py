@@ -7,7 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatial_lightning.objectives import advantage_weights, expectile_loss, weighted_nll
+from spatial_lightning.objectives import (
+    advantage_weights,
+    effective_sample_size,
+    expectile_loss,
+    rating_filter,
+    weighted_nll,
+)
 
 
 def tokens(count: int = 12) -> torch.Tensor:
@@ -150,3 +156,25 @@ class TestExpectile:
     def test_out_of_range_is_refused(self, tau):
         with pytest.raises(ValueError, match=r"^tau is .* above 0 and below 1"):
             expectile_loss(torch.zeros(1), tau=tau)
+
+
+class TestRatingFilter:
+    def test_keeps_the_threshold_itself_and_counts_unrated_as_0(self):
+        ratings = torch.tensor([1.0, 3.99, 4.0, 10.0, math.nan])
+        assert rating_filter(ratings, tau=4.0).tolist() == [False, False, True, True, False]
+        assert rating_filter(ratings, tau=0.0).all()
+
+    @pytest.mark.parametrize("tau", [-0.1, 10.5, math.nan])
+    def test_out_of_range_is_refused(self, tau):
+        with pytest.raises(ValueError, match=r"tau is .* in \[0, 10\]"):
+            rating_filter(torch.zeros(1), tau=tau)
+
+
+class TestEffectiveSampleSize:
+    def test_equal_weights_count_all_and_a_single_one_counts_one(self):
+        assert effective_sample_size(torch.full((7,), 0.3)).item() == pytest.approx(7)
+        assert effective_sample_size(torch.tensor([0.0, 5.0, 0.0])).item() == pytest.approx(1)
+        assert effective_sample_size(torch.tensor([1.0, 3.0])).item() == pytest.approx(16 / 10)
+
+    def test_no_weight_at_all_counts_none(self):
+        assert effective_sample_size(torch.zeros(4)).item() == 0

@@ -9,8 +9,14 @@ from spatial_lightning.runs.build import build
 from spatial_lightning.runs.config import CONF, PROJECT, ConfigError, check_command_line, compose_run
 from spatial_lightning.runs.corpora import Corpus
 from spatial_lightning.runs.directory import config_hash
+from spatial_lightning.runs.mixed import corpora_of
 from spatial_lightning.runs.training import check
 
+GIVEN = {
+    "sft_spare": ["data.reader.path=rows.jsonl"],
+    "mixture_5pct_spatial": ["data.corpora.general.reader.path=rows.jsonl"],
+}
+"""What experiments on corpora of the user's own have to be told."""
 EXPERIMENTS = sorted(path.stem for path in (PROJECT / "experiments").glob("*.yaml"))
 SWEEPS = sorted(path.stem for path in (PROJECT / "sweeps").glob("*.yaml"))
 
@@ -22,11 +28,12 @@ def test_there_are_experiments_and_sweeps() -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_is_consistent_and_bears_its_file_name(name: str) -> None:
-    config = compose_run([f"+experiment={name}"])
+    config = compose_run([f"+experiment={name}", *GIVEN.get(name, [])])
     check(config)
     assert config.name == name
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    build(config.data.corpus)
+    for node in corpora_of(config).values():
+        build(node.corpus)
     build(config.towers)
     build(config.optimization)
 
@@ -54,7 +61,8 @@ def test_every_yaml_of_every_group_composes(group: str) -> None:
     assert files
     for path in files:
         if group not in ("experiment", "sweep"):
-            compose_run([f"{group}={path.stem}"])
+            # Readers of corpora are chosen beside the data that they are for.
+            compose_run([f"{'+' * (group == 'corpus')}{group}={path.stem}"])
 
 
 @pytest.mark.parametrize(

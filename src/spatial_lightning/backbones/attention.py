@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from spatial_lightning.backbones.blocks import Blocks
+from spatial_lightning.backbones.kernels import Kernel, Sequences
 from spatial_lightning.backbones.processor import BackboneError
 from spatial_lightning.tree import TreeBatch
 
@@ -64,6 +65,43 @@ class AttentionPlan:
         """The masks of a layer that looks back ``window`` tokens along the path, itself included; None for all."""
         masks = [within(mask, reach, window) for mask, reach in zip(self.masks, self.reach, strict=True)]
         return [mask | kept for mask, kept in zip(masks, self.exempt, strict=True)] if self.exempt else masks
+
+
+@dataclass(frozen=True, slots=True)
+class SequencePlan:
+    """The same without padding and masks: chains laid end to end, for a kernel that takes sequences of any length.
+
+    Attributes:
+        sequences: where chains start in ``queries`` and in ``keys``.
+        queries, keys, inverse: as in :class:`AttentionPlan`; each token is a query once.
+        kernel: see :data:`~.kernels.Kernel`.
+    """
+
+    sequences: Sequences
+    queries: Int[Tensor, " tokens"]
+    keys: Int[Tensor, " keys"]
+    inverse: Int[Tensor, " tokens"]
+    kernel: Kernel
+
+    def to(self, device: torch.device | str) -> SequencePlan:
+        """The plan with every tensor on ``device``."""
+        return SequencePlan(
+            self.sequences.to(device),
+            self.queries.to(device),
+            self.keys.to(device),
+            self.inverse.to(device),
+            self.kernel,
+        )
+
+
+def plan_sequences(batch: TreeBatch, kernel: Kernel) -> SequencePlan:
+    """Plan the attention of a packed row for a kernel of sequences."""
+    chains = _chains(batch)
+    queries = torch.cat([chain.queries for chain in chains])
+    inverse = torch.empty_like(queries)
+    inverse[queries] = torch.arange(queries.numel())
+    sequences = Sequences.of([chain.queries.numel() for chain in chains], [chain.keys.numel() for chain in chains])
+    return SequencePlan(sequences, queries, torch.cat([chain.keys for chain in chains]), inverse, kernel)
 
 
 def plan_attention(batch: TreeBatch, blocks: Blocks | None = None) -> AttentionPlan:
@@ -128,7 +166,7 @@ def tree_attention(
     value: Float[Tensor, "1 kv_heads tokens dim"],
     attention_mask: Tensor | None,
     *,
-    tree_plan: AttentionPlan,
+    tree_plan: AttentionPlan | SequencePlan,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -148,6 +186,8 @@ def tree_attention(
         raise BackboneError(
             f"{type(module).__name__} has attention sinks, which the shared engine cannot do: set backbone.engine=separate"
         )
+    if isinstance(tree_plan, SequencePlan):
+        return _sequence_attention(query, key, value, tree_plan, scaling, sliding_window), None
     repeats = query.shape[1] // key.shape[1]
     shapes = [mask.shape for mask in tree_plan.masks]
     queries = _gather(query, tree_plan.queries).split([chains * width for chains, _, width, _ in shapes])
@@ -165,8 +205,20 @@ def tree_attention(
         else:
             out = _capped_attention(q, k, v, mask, softcap, dropout, scaling)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
-    heads = torch.cat(outputs).flatten(1)
-    return nn.functional.embedding(tree_plan.inverse, heads).unflatten(1, outputs[0].shape[1:]).unsqueeze(0), None
+    return take_rows(torch.cat(outputs), tree_plan.inverse).unsqueeze(0), None
+
+
+def _sequence_attention(
+    query: Float[Tensor, "1 heads tokens dim"],
+    key: Float[Tensor, "1 kv_heads tokens dim"],
+    value: Float[Tensor, "1 kv_heads tokens dim"],
+    plan: SequencePlan,
+    scaling: float | None,
+    window: int | None,
+) -> Float[Tensor, "1 tokens heads dim"]:
+    q, k, v = _gather(query, plan.queries), _gather(key, plan.keys), _gather(value, plan.keys)
+    out = plan.kernel(q, k, v, plan.sequences, scaling=scaling, causal=True, window=window)
+    return take_rows(out, plan.inverse).unsqueeze(0)
 
 
 def _capped_attention(
@@ -187,10 +239,14 @@ def _capped_attention(
 def _gather(
     tensor: Float[Tensor, "1 heads tokens dim"], places: Int[Tensor, " places"]
 ) -> Float[Tensor, "places heads dim"]:
-    """Rows of all heads; as an embedding lookup, whose backward adds rows up in parallel where indexing does not."""
-    heads, _, width = tensor.shape[1:]
-    rows = tensor.squeeze(0).transpose(0, 1).flatten(1)
-    return nn.functional.embedding(places, rows).unflatten(1, (heads, width))
+    return take_rows(tensor.squeeze(0).transpose(0, 1), places)
+
+
+def take_rows(
+    rows: Float[Tensor, "tokens heads dim"], places: Int[Tensor, " places"]
+) -> Float[Tensor, "places heads dim"]:
+    """Rows in another order; as an embedding lookup, whose backward adds rows up in parallel where indexing does not."""
+    return nn.functional.embedding(places, rows.flatten(1)).unflatten(1, rows.shape[1:])
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention)

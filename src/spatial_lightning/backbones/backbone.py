@@ -6,30 +6,40 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from spatial_lightning.backbones import adapters
-from spatial_lightning.backbones.attention import TREE_ATTENTION, plan_attention, require_shareable
+from spatial_lightning.backbones.attention import (
+    TREE_ATTENTION,
+    AttentionPlan,
+    SequencePlan,
+    plan_attention,
+    plan_sequences,
+    require_shareable,
+)
 from spatial_lightning.backbones.blocks import blocks_of
 from spatial_lightning.backbones.composing import save_processor
 from spatial_lightning.backbones.generation import generate, plain_generation
 from spatial_lightning.backbones.head import Readout, read_out
 from spatial_lightning.backbones.inputs import image_inputs
+from spatial_lightning.backbones.kernels import kernel_for
 from spatial_lightning.backbones.loading import architecture, load_model, use_liger_layers
 from spatial_lightning.backbones.processor import BackboneError, Processor
 from spatial_lightning.backbones.separate import separate_hidden
 from spatial_lightning.backbones.structure import KNOWN_TOWERS, find_dead, find_towers, logit_softcap, owner
 from spatial_lightning.backbones.structure import TOWERS as TOWERS
+from spatial_lightning.backbones.windows import WINDOW_ATTENTION, windowed_configs
 from spatial_lightning.tree import Prompt, TreeBatch
 
 Engine = Literal["shared", "separate"]
+Guide = Callable[[Tensor], Tensor]
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +110,7 @@ class Backbone(nn.Module):
         if liger:
             use_liger_layers(self.model)
         self.attention: str = self.decoder.config._attn_implementation
+        self._windowed = [(config, config._attn_implementation) for config in windowed_configs(self.model)]
         self.check = check
         try:
             self.use(engine)
@@ -171,7 +182,7 @@ class Backbone(nn.Module):
         Adapters are merged and quantised weights written in full in what is saved; the backbone stays as it is. What is
         saved generates as :meth:`generate` does: greedily, to the end of the turn.
         """
-        with self._attention(self.attention), plain_generation(self.model, self.processor):
+        with self._stock_attention(), plain_generation(self.model, self.processor):
             plain = self.model
             if self.adapters or any(map(adapters.is_quantized, self.model.parameters())):
                 plain = adapters.plain_twin(self.model)
@@ -225,37 +236,83 @@ class Backbone(nn.Module):
         """Log-probability (nats, float32) of every trained token given its path, in the order of ``batch.targets``."""
         return self.read(batch).logps
 
-    def read(self, batch: TreeBatch, *, statistics: bool = False) -> Readout:
-        """Log-probabilities as :meth:`logps` and, on request, entropy and top-1 agreement at the same positions."""
-        hidden = separate_hidden(self, batch) if self.engine == "separate" else self._shared_hidden(batch)
-        head, targets = self.model.get_output_embeddings(), batch.ids[batch.targets]
-        return read_out(head, hidden, targets, softcap=self.softcap, statistics=statistics)
+    def read(self, batch: TreeBatch, *, statistics: bool = False, states: Int[Tensor, " n"] | None = None) -> Readout:
+        """Log-probabilities as :meth:`logps` and, on request, more from the same forward pass.
 
-    def _shared_hidden(self, batch: TreeBatch) -> Float[Tensor, "targets hidden"]:
-        """Hidden states at the positions that predict the trained tokens."""
-        blocks = blocks_of(self.model.config.model_type, batch, self.processor.image_token_id)
+        Args:
+            statistics: also entropy and top-1 agreement at the same positions.
+            states: row indices of tokens whose last hidden states are wanted too, behind the tower's last norm.
+        """
+        rows = batch.predictors if states is None else torch.cat([batch.predictors, states])
+        hidden = separate_hidden(self, batch, rows) if self.engine == "separate" else self._shared_hidden(batch, rows)
+        head, targets = self.model.get_output_embeddings(), batch.ids[batch.targets]
+        readout = read_out(head, hidden[: targets.numel()], targets, softcap=self.softcap, statistics=statistics)
+        return readout if states is None else readout._replace(states=hidden[targets.numel() :])
+
+    def _shared_hidden(self, batch: TreeBatch, rows: Int[Tensor, " n"]) -> Float[Tensor, "n hidden"]:
+        """Last hidden states at some positions of the row."""
         output = self.model.model(
             input_ids=batch.ids.unsqueeze(0),
             position_ids=batch.positions.unsqueeze(1) if batch.positions.shape[0] > 1 else batch.positions,
             use_cache=False,
-            tree_plan=plan_attention(batch, blocks).to(batch.ids.device),
+            tree_plan=self._plan(batch).to(batch.ids.device),
             **image_inputs(batch.images),
         )
-        return output.last_hidden_state.squeeze(0)[batch.predictors]
+        return output.last_hidden_state.squeeze(0)[rows]
+
+    def _plan(self, batch: TreeBatch) -> AttentionPlan | SequencePlan:
+        """Sequences for a kernel that takes them; masks where there is none, or something that no such kernel does."""
+        blocks = blocks_of(self.model.config.model_type, batch, self.processor.image_token_id)
+        config, device = self.decoder.config, self.device
+        dtype = self.model.dtype
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        special = (
+            blocks is not None
+            or getattr(config, "attn_logit_softcapping", None)
+            or getattr(config, "attention_dropout", 0)
+        )
+        kernel = None if special else kernel_for(device, dtype, width)
+        return plan_attention(batch, blocks) if kernel is None else plan_sequences(batch, kernel)
 
     # ------------------------------------------------------------------ generation
 
-    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 64) -> list[str]:
-        """Greedy answers, one a prompt, in the order given; prompts of similar length are padded together."""
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 64, guide: Guide | None = None
+    ) -> list[str]:
+        """Greedy answers, one a prompt, in the order given; prompts of similar length are padded together.
+
+        Args:
+            guide: from last hidden states to what is added to the logits there.
+
+        Raises:
+            BackboneError: a guide for a model that bounds its logits, which would bend what is added.
+        """
         training = self.training
         self.eval()
         try:
-            with self._attention(self.attention):
+            with self._stock_attention(), self._guided(guide):
                 return generate(
                     self.model, self.processor, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size
                 )
         finally:
             self.train(training)
+
+    @contextmanager
+    def _guided(self, guide: Guide | None) -> Iterator[None]:
+        """Add to the logits for the duration of a call."""
+        if guide is None:
+            yield
+            return
+        if self.softcap is not None:
+            raise BackboneError(f"{self.path} bounds its logits: answers of it cannot be guided")
+        head = self.model.get_output_embeddings()
+        handle = head.register_forward_hook(lambda _, states, logits: logits + guide(states[0]).to(logits.dtype))
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def use(self, engine: Engine) -> None:
         """Switch to an engine for good.
@@ -265,9 +322,9 @@ class Backbone(nn.Module):
         """
         if engine == "shared":
             require_shareable(self.decoder.config)
-        self.engine = engine
+        self.engine: Engine = engine
         # Not set per call: a recomputed forward (checkpointing) must find the same function.
-        self.decoder.config._attn_implementation = TREE_ATTENTION if engine == "shared" else self.attention
+        self._set_attention(engine)
 
     @contextmanager
     def running(self, engine: Engine) -> Iterator[None]:
@@ -275,19 +332,24 @@ class Backbone(nn.Module):
         if engine == "shared":
             require_shareable(self.decoder.config)
         before, self.engine = self.engine, engine
-        try:
-            with self._attention(TREE_ATTENTION if engine == "shared" else self.attention):
-                yield
-        finally:
-            self.engine = before
-
-    @contextmanager
-    def _attention(self, name: str) -> Iterator[None]:
-        """Use another attention function in the language tower for the duration of a call."""
-        config = self.decoder.config
-        before = config._attn_implementation
-        config._attn_implementation = name
+        self._set_attention(engine)
         try:
             yield
         finally:
-            config._attn_implementation = before
+            self.engine = before
+            self._set_attention(before)
+
+    @contextmanager
+    def _stock_attention(self) -> Iterator[None]:
+        """Attend as transformers does for the duration of a call."""
+        self._set_attention("separate")
+        try:
+            yield
+        finally:
+            self._set_attention(self.engine)
+
+    def _set_attention(self, engine: Engine) -> None:
+        shared = engine == "shared"
+        self.decoder.config._attn_implementation = TREE_ATTENTION if shared else self.attention
+        for config, stock in self._windowed:
+            config._attn_implementation = WINDOW_ATTENTION if shared else stock

@@ -24,11 +24,13 @@ class Readout(NamedTuple):
         logps: log-probability of each target, nats.
         entropy: of the distribution each target was drawn from, nats, without gradient; None unless asked for.
         top1: whether the target is the most likely token; None unless asked for.
+        states: last hidden states of the tokens named to :meth:`Backbone.read`; None unless asked for.
     """
 
     logps: Float[Tensor, " n"]
     entropy: Float[Tensor, " n"] | None = None
     top1: Bool[Tensor, " n"] | None = None
+    states: Float[Tensor, "m hidden"] | None = None
 
 
 def read_out(

@@ -28,6 +28,7 @@ _QUESTION, _ANSWER, _OBSERVATION = "⟦question⟧", "⟦answer⟧", "⟦observa
 _TEXT_INPUTS = {"input_ids", "attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids", "labels"}
 _WITHOUT_TEMPLATE = {"paligemma"}  # pictures, start token, text and a line break; no turns
 _FIRST_POSITION = {"paligemma": 1}
+_FRAMES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,8 @@ class Processor:
         """
         key = (images, system)
         if key not in self._frames:
+            if len(self._frames) >= _FRAMES:  # a corpus may bring a system turn of its own with every record
+                self._frames.clear()
             self._frames[key] = self._make_frame(images, system)
         return self._frames[key]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,11 +20,16 @@ from spatial_lightning.records import (
     Question,
     RecordError,
     Response,
+    Step,
     Trace,
 )
 from spatial_lightning.tree import NO_SEGMENT, ImageFeatures, Node, Prompt, TokenTree, continue_positions
 
 SegmentContext = Literal["single_pass", "independent"]
+
+_BranchValues = tuple[int, float, bool, int, float, int, bool]
+_COLUMNS = ("step", "rating", "accepted", "next", "correct", "trace", "final")
+_STEP_BREAK = "\n"
 
 
 class TextAndImages(Protocol):
@@ -69,7 +75,7 @@ class Encoder:
     def questions(self, record: ImageQuestions, questions: Sequence[Question] | None = None) -> TokenTree:
         """One branch per question behind the shared images; answers and their end-of-turn are trained."""
         chosen = record.questions if questions is None else questions
-        tree = _Builder(self, record.id, record.images)
+        tree = _Builder(self, record.id, record.images, record.system)
         tree.add_text(-1, tree.frame.prefix, images=tree.images)
         for branch, question in enumerate(chosen):
             self._check(question.text, question.answer)
@@ -82,7 +88,7 @@ class Encoder:
     def pair(self, record: PreferencePair) -> TokenTree:
         """Branch 0 is the chosen response, branch 1 the rejected one; ``reward_gap`` is NaN where rewards are missing."""
         self._check(record.question.text, record.chosen.text, record.rejected.text)
-        tree = _Builder(self, record.id, record.images)
+        tree = _Builder(self, record.id, record.images, record.system, record.history)
         tree.add_prompt(record.question)
         for branch, response in enumerate((record.chosen, record.rejected)):
             ids, segment = self._response(record.id, response, tree.frame)
@@ -98,33 +104,95 @@ class Encoder:
         return tree.build()
 
     def trace(self, record: Trace) -> TokenTree:
-        """Steps hang off one another, tool output between them as context; rejected attempts hang off the step they precede.
+        """The tree of a single trajectory; see :meth:`traces`."""
+        return self.traces([record])
 
-        Every accepted step and every rejected attempt is a branch of its own, counted in the order of the tree.
+    def traces(self, records: Sequence[Trace]) -> TokenTree:
+        """Trajectories that answer one question, each a chain of its own behind the images and the question they share.
+
+        Every accepted step and every rejected attempt is a branch, counted in the order of the tree: a step, then the
+        attempts at it, which hang off the step before. Tool output is context; behind the last step it is left out. Steps
+        without tool output between them make up one assistant turn, a line each.
+
+        ``values`` has one row a branch: ``step`` (its number in the trace), ``rating`` (1 to 10, NaN where nobody rated
+        it), ``accepted``, ``next`` (how many branches further on the step that follows an accepted step is; 0 where none
+        does), ``correct`` (of its trace; NaN where unknown), ``trace`` (its number in the tree) and ``final`` (whether it is
+        the accepted last step of its trace).
+
+        Raises:
+            RecordError: no trace, or traces of different questions.
         """
-        texts = [text for step in record.steps for text in (step.text, *(text for text, _ in step.rejected))]
-        self._check(record.question.text, *texts)
-        tree = _Builder(self, record.id, record.images)
-        parent = tree.add_prompt(record.question)
-        branch = 0
-        for step in record.steps:
-            here = parent
-            for attempt, text in enumerate((step.text, *(text for text, _ in step.rejected))):
-                ids, _ = self.processor.tokenize(tree.frame.answer_start + text + tree.frame.answer_end)
-                node = tree.add(here, ids, torch.ones_like(ids).bool(), branch=branch)
-                parent = node if attempt == 0 else parent
-                branch += 1
-            if step.observation or step.images:
-                self._check(step.observation)
+        if not records:
+            raise RecordError("there is no trace to encode")
+        first = records[0]
+        identity = first.id if len(records) == 1 else first.question.id
+        tree = _Builder(self, identity, first.images, first.system)
+        self._check(first.question.text)
+        prompt = tree.add_prompt(first.question)
+        rows: list[_BranchValues] = []
+        for number, record in enumerate(records):
+            if (record.images, record.question.text, record.system) != (
+                first.images,
+                first.question.text,
+                first.system,
+            ):
+                raise RecordError(
+                    f"traces {first.id} and {record.id} do not answer the same question about the same images"
+                )
+            correct = math.nan if record.correct is None else float(record.correct)
+            rows += self._chain(tree, prompt, record.steps, number, correct)
+        tree.values |= {
+            name: torch.tensor(column) for name, column in zip(_COLUMNS, zip(*rows, strict=True), strict=True)
+        }
+        return tree.build()
+
+    def step_prompt(
+        self, images: Sequence[Path], question: Question, steps: Sequence[Step], *, system: str = ""
+    ) -> Prompt:
+        """The tokens up to the step that follows ``steps``: exactly the context that training puts before it."""
+        self._check(question.text)
+        tree = _Builder(self, question.id, images, system)
+        line = [*(replace(step, rejected=()) for step in steps), Step("next")]
+        self._chain(tree, tree.add_prompt(question), line, 0, math.nan)
+        context = tree.nodes[:-1]
+        pictures = tuple(image for node in context for image in node.images)
+        return Prompt(torch.cat([node.ids for node in context]), pictures)
+
+    def _chain(
+        self, tree: _Builder, parent: int, steps: Sequence[Step], trace: int, correct: float
+    ) -> list[_BranchValues]:
+        """Append the steps of a trajectory with the attempts at each; returns the values of its branches."""
+        rows: list[_BranchValues] = []
+        first_branch = tree.branches
+        opens = True
+        for index, step in enumerate(steps):
+            here, last = parent, index == len(steps) - 1
+            observed = bool(step.observation or step.images)
+            start = tree.frame.answer_start if opens else ""
+            end = tree.frame.answer_end if observed or last else _STEP_BREAK
+            for attempt, (text, rating) in enumerate(((step.text, step.rating), *step.rejected)):
+                self._check(text)
+                ids, _ = self.processor.tokenize(start + text + end)
+                node = tree.add(here, ids, torch.ones_like(ids).bool(), branch=first_branch + len(rows))
+                accepted = attempt == 0
+                parent = node if accepted else parent
+                follows = 1 + len(step.rejected) if accepted and not last else 0
+                rated = math.nan if rating is None else float(rating)
+                rows.append((index, rated, accepted, follows, correct, trace, accepted and last))
+            self._check(step.observation)
+            if observed and not last:
                 images = tuple(self.processor.image(path) for path in step.images)
                 text = self.processor.next_turn(len(images)) + step.observation + tree.frame.question_end
                 parent = tree.add_text(parent, text, images=images)
-        return tree.build()
+            opens = observed
+        return rows
 
-    def prompt(self, images: Sequence[Path], question: Question) -> Prompt:
+    def prompt(
+        self, images: Sequence[Path], question: Question, *, system: str = "", history: Sequence[tuple[str, str]] = ()
+    ) -> Prompt:
         """The tokens up to the answer, for generation: exactly the context that training puts before an answer."""
         self._check(question.text)
-        tree = _Builder(self, question.id, images)
+        tree = _Builder(self, question.id, images, system, history)
         tree.add_prompt(question)
         return Prompt(tree.nodes[0].ids, tree.images)
 
@@ -151,12 +219,25 @@ class Encoder:
 class _Builder:
     """A tree while it grows: appends nodes and continues positions along the path."""
 
-    def __init__(self, encoder: Encoder, identity: str, images: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        identity: str,
+        images: Sequence[Path],
+        system: str = "",
+        history: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        encoder._check(system, *(turn for turns in history for turn in turns))
         self.processor = encoder.processor
         self.id = identity
         self.images = tuple(self.processor.image(path) for path in images)
-        self.frame = self.processor.frame(len(self.images), encoder.system)
+        self.frame = self.processor.frame(len(self.images), system or encoder.system)
+        if system.strip() not in self.frame.prefix:
+            raise RecordError(f"{identity}: the model's chat template leaves out the record's system turn")
+        if history:
+            self.frame = replace(self.frame, prefix=self.frame.prefix + self._turns(history))
         self.nodes: list[Node] = []
+        self.branches = 0
         self.values: dict[str, Tensor] = {}
 
     def add_prompt(self, question: Question) -> int:
@@ -165,6 +246,14 @@ class _Builder:
         rest, _ = self.processor.tokenize(question.text + self.frame.question_end)
         ids = torch.cat([prefix, rest])
         return self.add(-1, ids, torch.zeros_like(ids).bool(), images=self.images)
+
+    def _turns(self, history: Sequence[tuple[str, str]]) -> str:
+        """Earlier turns as the chat template writes them, up to where the next user turn begins."""
+        frame, turn = self.frame, self.processor.next_turn(0)
+        return "".join(
+            user + frame.question_end + frame.answer_start + answer + frame.answer_end + turn
+            for user, answer in history
+        )
 
     def add_text(self, parent: int, text: str, *, images: tuple[ImageFeatures, ...]) -> int:
         """Append context that may contain image placeholders."""
@@ -191,6 +280,7 @@ class _Builder:
             positions = continue_positions(torch.cat([node.positions for node in path], dim=1), ids.numel())
         if segment is None:
             segment = torch.full_like(ids, NO_SEGMENT)
+        self.branches = max(self.branches, branch + 1)
         self.nodes.append(Node(parent, ids, positions.contiguous(), trained, segment, branch, images))
         return len(self.nodes) - 1
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from PIL import Image
-
+from spatial_lightning.data.corpora.pictures import Size
 from spatial_lightning.data.encode import TextAndImages
-from spatial_lightning.records import RecordError
-
-Size = tuple[int, int]
 
 
 class Lengths:
@@ -52,18 +47,3 @@ class Lengths:
 
     def _tokens(self, text: str) -> int:
         return self.processor.tokenize(text)[0].numel()
-
-
-def image_size(path: Path) -> Size:
-    """Height and width of a picture in pixels, from the head of its file.
-
-    Raises:
-        RecordError: the file is missing or not a picture.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError as error:
-        raise RecordError(f"image {path} does not exist") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RecordError(f"image {path} cannot be read: {error}") from error

@@ -21,8 +21,9 @@ class PreferenceDataModule(TreeDataModule[PreferencePair]):
         return self.encoder.pair(record)
 
     def texts(self, record: PreferencePair, *, epoch: int | None) -> list[str]:
-        """See :meth:`TreeDataModule.texts`; the question belongs to what the responses share."""
-        return [record.question.text + record.chosen.text, record.rejected.text]
+        """See :meth:`TreeDataModule.texts`; the conversation up to the question belongs to what the responses share."""
+        shared = [record.system, *(turn for turns in record.history for turn in turns), record.question.text]
+        return ["".join(shared) + record.chosen.text, record.rejected.text]
 
     def questions(self, split: str) -> list[tuple[tuple[Path, ...], Question]]:
         """See :meth:`TreeDataModule.questions`; each question once, however many pairs it has."""

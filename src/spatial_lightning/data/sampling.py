@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import torch
 from torch.utils.data import Sampler
 
 
@@ -18,6 +19,7 @@ class StepSampler(Sampler[list[int]]):
         seed: order of the epochs.
         shuffle: draw a new order each epoch; without it the order is that of the data.
         rank, world_size: which ranks share a step.
+        order: examples (their indices) of an epoch in order, in place of a permutation of all; ``examples`` is its length.
         length: tokens of an example (its index) in an epoch, by which ranks get equal shares of a step; None deals examples
             out in turn.
 
@@ -34,6 +36,7 @@ class StepSampler(Sampler[list[int]]):
         shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        order: Callable[[int], np.ndarray] | None = None,
         length: Callable[[int, int], float] | None = None,
     ) -> None:
         if examples < 1:
@@ -41,8 +44,9 @@ class StepSampler(Sampler[list[int]]):
         if batch_size < world_size:
             raise ValueError(f"data.batch_size is {batch_size}, fewer than the {world_size} ranks that share a step")
         self.examples, self.batch_size, self.seed, self.shuffle = examples, batch_size, seed, shuffle
-        self.rank, self.world_size, self.length = rank, world_size, length
-        self.epoch = 0
+        self.rank, self.world_size, self.order, self.length = rank, world_size, order, length
+        # Shared with loader processes that live on from epoch to epoch.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._skip: tuple[int, int] = (0, 0)
 
     @property
@@ -50,21 +54,29 @@ class StepSampler(Sampler[list[int]]):
         """Itself: Lightning announces epochs to the ``sampler`` of a batch sampler, never to the batch sampler."""
         return self
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration goes through, in every process."""
+        return int(self._epoch)
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration goes through."""
-        self.epoch = epoch
+        self._epoch.fill_(epoch)
 
     def resume(self, epoch: int, steps: int) -> None:
         """Go on with ``epoch`` behind its first ``steps`` steps; later epochs are whole."""
         # Loader processes start drawing before Lightning announces the epoch of a resumed run.
-        self.epoch, self._skip = epoch, (epoch, steps)
+        self.set_epoch(epoch)
+        self._skip = (epoch, steps)
 
     def __len__(self) -> int:
         return -(-self.examples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.arange(self.examples)
-        if self.shuffle:
+        if self.order is not None:
+            order = self.order(self.epoch)
+        elif self.shuffle:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.examples)
         first = self._skip[1] if self._skip[0] == self.epoch else 0
         for step in range(first, len(self)):

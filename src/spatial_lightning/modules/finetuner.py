@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import get_scheduler
 
 from spatial_lightning.backbones.backbone import Backbone
@@ -53,10 +53,15 @@ class FineTuner(L.LightningModule, ABC):
         reference: where reference log-probabilities come from, ``none`` for objectives without.
         cache_folder: where cached references live.
         needs_reference: whether the objective, as configured, compares with a reference policy.
+        heads: modules that a leaf trains beside the backbone, e.g. value functions; kept in checkpoints as a whole.
+        head_lr: learning rate of the heads; None takes the optimizer's. They do not decay.
 
     Raises:
         ValueError: a reference is missing or superfluous.
     """
+
+    reference_use: str = ""
+    """Names, for the cache, a leaf's own :meth:`reference_rows`."""
 
     def __init__(
         self,
@@ -67,6 +72,8 @@ class FineTuner(L.LightningModule, ABC):
         reference: ReferenceKind = "none",
         cache_folder: Path = Path("cache/reference"),
         needs_reference: bool = False,
+        heads: nn.Module | None = None,
+        head_lr: float | None = None,
     ) -> None:
         super().__init__()
         self.needs_reference = needs_reference
@@ -78,7 +85,10 @@ class FineTuner(L.LightningModule, ABC):
         if not needs_reference and reference != "none":
             raise ValueError(f"{type(self).__name__} as configured uses no reference policy: choose reference=none")
         self.automatic_optimization = False
+        if head_lr is not None and not head_lr > 0:
+            raise ValueError(f"head_lr is {head_lr}; it must be above 0")
         self.backbone = backbone
+        self.heads, self.head_lr = heads, head_lr
         self.towers = towers
         self.optimization = optimization
         self.reference_kind = reference
@@ -105,6 +115,20 @@ class FineTuner(L.LightningModule, ABC):
     def loss(self, batch: TreeBatch, totals: Counts) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The row's share of the loss, and metrics as (sum over the row's pairs or tokens) / total."""
 
+    def prepare(self, data: Any) -> None:
+        """Learn what the loss needs to know of the corpus, before training or validation; ``data`` may be None."""
+
+    def reference_rows(self, data: Any) -> Iterator[TreeBatch]:
+        """Rows whose reference log-probabilities a cache must hold."""
+        return data.reference_rows()
+
+    def after_step(self) -> None:
+        """Follow an update of the weights."""
+
+    def step_statistics(self) -> dict[str, float]:
+        """Metrics of the whole step that are no sum over rows, the same on every rank; all of them ask."""
+        return {}
+
     @property
     def reference(self) -> Reference:
         """The reference policy; present from :meth:`setup` on."""
@@ -114,7 +138,10 @@ class FineTuner(L.LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Fix the reference policy at the weights as they are before any training or resuming."""
-        if stage in ("fit", "validate") and self.needs_reference and not self._reference:
+        if stage not in ("fit", "validate"):
+            return
+        self.prepare(getattr(self.trainer, "datamodule", None))
+        if self.needs_reference and not self._reference:
             self._reference = [self._make_reference()]
 
     def configure_model(self) -> None:
@@ -173,22 +200,19 @@ class FineTuner(L.LightningModule, ABC):
         if self._scaler is not None and not batch and self._world_size == 1:
             return  # the scaler of half precision insists on gradients
         scale = self._loss_scale
-        norm = torch.nn.utils.clip_grad_norm_(
-            [parameter for parameter in self.parameters() if parameter.grad is not None],
-            # Gradients of a scaled loss are scaled back inside the optimizer's step only.
-            (self.optimization.max_grad_norm or float("inf")) * scale,
-        )
-        norm = whole(norm) / scale
-        if self._scaler is None:
-            self._require_finite(norm, "gradient", batch)
+        norm = self._clip(self.backbone, scale, batch)
+        if self.heads is not None:
+            metrics["head_gradient_norm"] = self._clip(self.heads, scale, batch) / self._world_size
         optimizer.step()
         optimizer.zero_grad()
         if self._loss_scale >= scale:  # else half precision overflowed and the scaler left the step out
+            if totals:
+                self.after_step()
             scheduler = self.lr_schedulers()
             scheduler.step()  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue, reportCallIssue]
         if self._scaler is not None:
             metrics["loss_scale"] = scale / self._world_size
-        self._log_step(batch, metrics, float(norm))
+        self._log_step(batch, metrics, norm)
 
     def validation_step(self, batch: Sequence[TreeBatch], batch_idx: int) -> None:
         """Objective and metrics on held-out examples, which every rank goes through."""
@@ -215,15 +239,20 @@ class FineTuner(L.LightningModule, ABC):
         """The optimizer with one group per tower, and the schedule over our own count of steps."""
         settings = self.optimization
         groups = self.towers.parameter_groups(self.backbone, lr=settings.lr, weight_decay=settings.weight_decay)
+        if self.heads is not None:
+            # Small steps of a running mean round to nothing in half precision, to which the trainer may have converted.
+            own = [parameter for parameter in self.heads.float().parameters() if parameter.requires_grad]
+            rate = self.head_lr or settings.lr
+            groups.append({"params": own, "lr": rate, "weight_decay": 0.0, "decays": False, "name": "heads"})
         optimizer = settings.build(groups, fused=self._can_fuse())
         steps = self.total_steps()
         scheduler = get_scheduler(settings.schedule, optimizer, round(settings.warmup * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep trainable weights only, and the random generators of every rank."""
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in trained}
+        """Keep trainable weights only, heads as a whole, and the random generators of every rank."""
+        kept = self._kept()
+        checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in kept}
         checkpoint["random"] = gathered(random_state(self.device), self._world_size)
         checkpoint["seen"] = {"tokens": self.tokens_seen, "examples": self.examples_seen}
 
@@ -233,12 +262,12 @@ class FineTuner(L.LightningModule, ABC):
         Raises:
             ValueError: the checkpoint is of a run that trained others.
         """
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        different = sorted(trained ^ set(checkpoint["state_dict"]))
+        kept = self._kept()
+        different = sorted(kept ^ set(checkpoint["state_dict"]))
         if different:
             raise ValueError(
-                f"the checkpoint was trained with other towers: {different[0]} is trained "
-                f"{'now and was not then' if different[0] in trained else 'no more'} ({len(different)} tensors differ)"
+                f"the checkpoint was trained with other towers or heads: {different[0]} is trained "
+                f"{'now and was not then' if different[0] in kept else 'no more'} ({len(different)} tensors differ)"
             )
         self._random = checkpoint["random"]
         self.tokens_seen, self.examples_seen = checkpoint["seen"]["tokens"], checkpoint["seen"]["examples"]
@@ -275,14 +304,31 @@ class FineTuner(L.LightningModule, ABC):
             self.backbone, self.cache_folder / str(self.trainer.precision) if mixed else self.cache_folder
         )
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        corpus = data.fingerprint()
+        corpus = f"{data.fingerprint()}{self.reference_use}"
         with precision.forward_context():
             if self.trainer.local_rank == 0 and not cache.is_complete(corpus):
-                cache.fill(self.backbone, data.reference_rows(), corpus)
+                cache.fill(self.backbone, self.reference_rows(data), corpus)
             strategy.barrier("reference cache")
             for row in data.reference_rows(limit=1):
                 cache.check(self.backbone, row.to(self.backbone.device))
         return cache
+
+    def _kept(self) -> set[str]:
+        """Names of what checkpoints hold."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return trained | {name for name, _ in self.named_parameters() if name.startswith("heads.")}
+
+    def _clip(self, module: nn.Module, scale: float, batch: Sequence[TreeBatch]) -> float:
+        """Clip the gradient of the policy, or of the heads, whose errors must not shorten the policy's steps; its norm."""
+        norm = torch.nn.utils.clip_grad_norm_(
+            [parameter for parameter in module.parameters() if parameter.grad is not None],
+            # Gradients of a scaled loss are scaled back inside the optimizer's step only.
+            (self.optimization.max_grad_norm or float("inf")) * scale,
+        )
+        norm = whole(norm) / scale
+        if self._scaler is None:
+            self._require_finite(norm, "gradient", batch)
+        return float(norm)
 
     def _counted(self, batch: Sequence[TreeBatch]) -> dict[str, float]:
         """Denominators of this rank's share of a step."""
@@ -366,7 +412,7 @@ class FineTuner(L.LightningModule, ABC):
             "targets": sum(row.targets.numel() for row in batch),
         }
         work = summed(own, self._world_size)
-        metrics = summed(metrics, self._world_size)
+        metrics = summed(metrics, self._world_size) | self.step_statistics()
         tokens, examples = int(work["tokens"]), int(work["examples"])
         if not examples:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from spatial_lightning.objectives.checks import at_least_float32, require_positive, require_same_shape
@@ -63,6 +63,30 @@ def advantage_weights(
         raise ValueError(f"temperature is {temperature}; it must be above 0 (infinity allowed)")
     require_positive("max_weight", max_weight)
     return (at_least_float32(advantages.detach()) / temperature).exp().clamp(max=max_weight)
+
+
+def rating_filter(rating: Float[Tensor, "*shape"], *, tau: float) -> Bool[Tensor, "*shape"]:
+    """Which steps or traces filtered behaviour cloning keeps: those rated ``tau`` or better.
+
+    What nobody rated (NaN) counts as rated 0, so ``tau`` of 0 keeps everything.
+
+    Args:
+        rating: in [1, 10], or NaN.
+        tau: threshold in [0, 10].
+
+    Raises:
+        ValueError: tau out of range.
+    """
+    if not 0 <= tau <= 10:
+        raise ValueError(f"tau is {tau}; ratings go from 1 to 10, so it must be in [0, 10] (0 keeps everything)")
+    return rating.nan_to_num(nan=0.0) >= tau
+
+
+def effective_sample_size(weights: Float[Tensor, " steps"]) -> Float[Tensor, ""]:
+    """Kish's effective sample size (sum w)^2 / sum w^2: how many equal weights would say as much; 0 for no weight."""
+    weights = at_least_float32(weights)
+    squares = weights.square().sum()
+    return torch.where(squares > 0, weights.sum().square() / squares.clamp(min=torch.finfo(squares.dtype).tiny), 0.0)
 
 
 def expectile_loss(error: Float[Tensor, "*shape"], *, tau: float) -> Float[Tensor, "*shape"]:

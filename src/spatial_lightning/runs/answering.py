@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from spatial_lightning.backbones import Backbone
 from spatial_lightning.data import Encoder
 from spatial_lightning.evaluation import Summary, summarise
 from spatial_lightning.records import Question
+from spatial_lightning.runs.directory import write_text
+from spatial_lightning.runs.rollouts import Arena, Rollouts, roll_out
+from spatial_lightning.steps import StepError, read_action
 
 Asked = tuple[tuple[Path, ...], Question]
 
@@ -80,25 +84,92 @@ def _family(question: Question) -> str:
     return relation if question.style == "direct" else f"{question.style}: {relation}"
 
 
-def evaluate(backbone: Backbone, asked: Sequence[Asked], evaluation: Evaluation) -> tuple[list[str], Summary]:
-    """Raw answers and their scores."""
-    answers = answer(backbone, asked, evaluation)
-    return answers, summarise(by_family(asked), answers)
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Answers to the evaluation questions.
+
+    Attributes:
+        answers: raw texts, or the final answers of games.
+        rollouts: the games, where tools were played with.
+    """
+
+    answers: list[str]
+    summary: Summary
+    rollouts: Rollouts | None = None
+
+    def metrics(self, prefix: str = "") -> dict[str, float]:
+        """Flat figures for a logger."""
+        played = self.rollouts.metrics(f"{prefix}game/") if self.rollouts is not None else {}
+        return self.summary.metrics(prefix) | played
+
+
+def evaluate(
+    backbone: Backbone, asked: Sequence[Asked], evaluation: Evaluation, arena: Arena | None = None
+) -> Answered:
+    """Answers and their scores; with an arena the questions are games with tools, without one each is answered at once."""
+    if arena is None:
+        answers, rollouts = answer(backbone, asked, evaluation), None
+    else:
+        rollouts = roll_out(
+            backbone,
+            arena,
+            [question.id for _, question in asked],
+            max_new_tokens=evaluation.max_new_tokens,
+            batch_size=evaluation.batch_size,
+        )
+        answers = rollouts.answers
+    return Answered(answers, summarise(by_family(asked), [said(text) for text in answers]), rollouts)
+
+
+def said(text: str) -> str:
+    """What a text answers: a final step says it in its own field, other texts as they are."""
+    try:
+        return read_action(text).answer or text
+    except StepError:
+        return text
+
+
+def write_samples(run: Path, asked: Sequence[Asked], columns: Mapping[str, Answered]) -> None:
+    """Keep every answer of a run, by column, in ``samples.jsonl``; games with all that was played."""
+    games = {name: own.rollouts.transcripts() for name, own in columns.items() if own.rollouts is not None}
+    rows = []
+    for index, (images, question) in enumerate(asked):
+        row: dict[str, Any] = {
+            "id": question.id,
+            "kind": question.kind,
+            "style": question.style,
+            "question": question.text,
+            "answer": question.answer,
+            "options": list(question.options),
+            "value": question.value,
+            "images": [str(path) for path in images],
+            "answers": {name: own.answers[index] for name, own in columns.items()},
+            "correct": {name: own.summary.scores[index].correct for name, own in columns.items()},
+            "parsed": {name: own.summary.scores[index].parsed for name, own in columns.items()},
+        }
+        if games:
+            row["games"] = {name: transcripts[index] for name, transcripts in games.items()}
+        rows.append(row)
+    write_text(run / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 class AnswerDuringTraining(L.Callback):
     """Logs accuracy on a part of the evaluation questions every few steps."""
 
     def __init__(
-        self, asked: Sequence[Asked], evaluation: Evaluation, record: Callable[[dict[str, float]], None]
+        self,
+        asked: Sequence[Asked],
+        evaluation: Evaluation,
+        record: Callable[[dict[str, float]], None],
+        arena: Arena | None = None,
     ) -> None:
         self.asked = [*asked[::4]]
         # Another prefix than at the start and the end, whose figures are about all questions.
-        self.evaluation, self.record = evaluation, record
+        self.evaluation, self.record, self.arena = evaluation, record, arena
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_args: Any) -> None:
         """Answer when it is time."""
         every = self.evaluation.every
         if every and trainer.global_step % every == 0 and trainer.global_step != trainer.max_steps:
-            _, summary = evaluate(pl_module.backbone, self.asked, self.evaluation)
-            self.record(summary.metrics("eval_part/"))
+            answered = evaluate(pl_module.backbone, self.asked, self.evaluation, self.arena)
+            self.record(answered.metrics("eval_part/"))

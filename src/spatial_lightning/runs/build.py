@@ -10,8 +10,10 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from spatial_lightning.backbones import Backbone
+from spatial_lightning.backbones.processor import Processor
 from spatial_lightning.runs.config import ConfigError, require_known, resolve_path
 
 
@@ -50,17 +52,31 @@ def build_backbone(config: DictConfig) -> Backbone:
     return build(node)
 
 
+def build_processor(config: DictConfig) -> Processor:
+    """The processor of the backbone that a configuration names, without its weights."""
+    node = plain(config.backbone)
+    local = resolve_path(node["path"])
+    settings = {key: node.get(key) for key in ("min_pixels", "max_pixels", "image_settings")}
+    return Processor(local if local.is_dir() else node["path"], **settings)
+
+
 def plain(config: Any) -> dict[str, Any]:
     """A configuration node as plain Python values, resolved."""
     if isinstance(config, DictConfig):
-        config = OmegaConf.to_container(config, resolve=True)
+        try:
+            config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+            raise ConfigError(f"{error.full_key} has no value: give it one on the command line") from error
     if not isinstance(config, Mapping):
         raise ConfigError(f"expected a mapping of settings, got {config!r}")
     return dict(config)  # type: ignore[arg-type]
 
 
 def _accepted(target: Any) -> set[str] | None:
-    """Parameter names along the class hierarchy as far as ``**kwargs`` hands them on; None where anything goes."""
+    """Parameter names along the class hierarchy as far as ``**kwargs`` hands them on; None where anything goes.
+
+    A class that hands settings to a part of its own names them in ``handed_on``.
+    """
     names: set[str] = set()
     owners = inspect.getmro(target) if inspect.isclass(target) else (target,)
     for owner in owners:
@@ -69,6 +85,7 @@ def _accepted(target: Any) -> set[str] | None:
             continue
         parameters = inspect.signature(function).parameters.values()
         names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        names |= owner.__dict__.get("handed_on", frozenset())
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return names - {"self"}
     return None

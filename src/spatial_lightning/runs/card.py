@@ -14,6 +14,7 @@ from spatial_lightning.backbones import Backbone
 from spatial_lightning.backbones.towers import TOWERS
 from spatial_lightning.runs.build import plain
 from spatial_lightning.runs.config import resolve_path
+from spatial_lightning.runs.mixed import corpora_of, kinds_of
 
 _PACKAGES = ("spatial-lightning", "torch", "transformers", "tokenizers", "safetensors", "lightning", "peft")
 
@@ -30,8 +31,8 @@ def model_card(config: DictConfig, backbone: Backbone, checkpoint: Path, summary
     objective = str(config.objective["_target_"]).rsplit(".", 1)[-1].removesuffix("Module")
     base = str(config.backbone.path)
     base = Path(base).name if resolve_path(base).is_dir() else base
-    corpus = config.data.corpus
-    data = summary["corpus"] if summary else f"{corpus.scenes}-{corpus.kind}"
+    corpora = {name or "corpus": plain(node.corpus) for name, node in corpora_of(config).items()}
+    data = summary["corpus"] if summary else ", ".join(sorted(kinds_of(config)))
     header = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-text-to-text",
@@ -50,7 +51,7 @@ weights are those of its checkpoint `{checkpoint.name}`.
 
 ## Data
 
-{_yaml(corpus)}
+{_yaml(corpora)}
 
 ## Objective and settings
 

@@ -200,7 +200,8 @@ def load_weights(backbone: Backbone, run: Path, checkpoint: str = "last", *, mer
     identity = read_identity(path)
     if identity["warm_start"] is not None:
         load_weights(backbone, Path(identity["warm_start"]))
-    state = {name.removeprefix("backbone."): tensor for name, tensor in read_weights(path).items()}
+    weights = read_weights(path).items()  # heads of an objective stay behind
+    state = {name.removeprefix("backbone."): t for name, t in weights if name.startswith("backbone.")}
     adapted = any(adapters.is_adapter(name) for name in state)
     if adapted:
         build(identity["towers"]).apply(backbone)

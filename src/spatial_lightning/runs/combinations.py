@@ -10,6 +10,7 @@ from spatial_lightning.backbones.processor import BackboneError
 from spatial_lightning.backbones.towers import TowerPlan
 from spatial_lightning.runs.build import build
 from spatial_lightning.runs.config import ConfigError
+from spatial_lightning.runs.mixed import corpora_of
 
 _SHARDED = ("fsdp", "modelparallel", "deepspeed")
 
@@ -20,6 +21,7 @@ def require_fitting(config: DictConfig) -> None:
     Raises:
         ConfigError: what does not go together and what to change.
     """
+    _require_traces(config)
     try:
         plan: TowerPlan = build(config.towers)
         if config.reference.kind == "adapter_off":
@@ -43,6 +45,30 @@ def require_fitting(config: DictConfig) -> None:
             f"optimization.optimizer=muon needs whole matrices, and trainer.strategy={strategy} cuts them up: "
             "choose optimization.optimizer=adamw, or strategy ddp"
         )
+
+
+def _require_traces(config: DictConfig) -> None:
+    """Refuse traces that hold what an objective must not imitate, or lack what it learns from."""
+    objective = str(config.objective.get("kind") or config.objective["_target_"].rsplit(".", 1)[-1])
+    for name, node in corpora_of(config).items():
+        if node.corpus.kind != "traces":
+            continue
+        place = f"data.corpora.{name}.module" if name else "data.module"
+        rejected, answers_only = (node.module.get(key) for key in ("include_rejected", "answers_only"))
+        if objective == "SFTModule" and rejected:
+            raise ConfigError(
+                "objective SFTModule would imitate attempts that the verifier turned down: set "
+                f"{place}.include_rejected=false"
+            )
+        if objective == "step_dpo" and not rejected:
+            raise ConfigError(
+                f"objective.kind=step_dpo learns from rejected attempts: set {place}.include_rejected=true"
+            )
+        if answers_only and objective != "SFTModule":
+            raise ConfigError(
+                f"{place}.answers_only=true has no rated steps, which objective.kind={objective} needs: "
+                "choose objective=sft"
+            )
 
 
 def _strategy(node: Any) -> str:

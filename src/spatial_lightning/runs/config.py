@@ -35,6 +35,7 @@ class RunConfig:
         resume: a checkpoint file or run directory to go on from; null starts anew.
         outputs: folder of all run directories.
         cache: folder of scenes, corpora and reference log-probabilities, shared by all runs.
+        inspect: ``data`` shows the corpus as the model sees it, and trains nothing; null trains.
         export: also write the trained backbone as a Hugging Face directory to this path.
     """
 
@@ -44,6 +45,7 @@ class RunConfig:
     resume: str | None = None
     outputs: str = "outputs"
     cache: str = "cache"
+    inspect: str | None = None
     export: str | None = None
     backbone: Any = field(default_factory=dict)
     towers: Any = field(default_factory=dict)

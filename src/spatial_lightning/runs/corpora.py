@@ -10,20 +10,22 @@ import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from spatial_lightning.records import BadRows, ImageQuestions, Question, read_records
+from spatial_lightning.records import BadRows
 from spatial_lightning.runs.config import ConfigError, resolve_path
+from spatial_lightning.runs.corpus_files import CorpusFiles
+from spatial_lightning.runs.published import Published, open_published
 from spatial_lightning.scenes import DIFFICULTIES, Scene, read_scenes, write_scenes
 from spatial_lightning.synthesis.corpus import write_preference_corpus, write_question_corpus
+from spatial_lightning.synthesis.traces import TraceSettings, write_task_questions, write_trace_corpus
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 1
 """Raised when the same settings make other records than before."""
-_STEMS = ("train", "val", "train_questions", "val_questions")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Corpus:
     """What to make of which scenes.
 
     Attributes:
-        kind: ``questions`` about images or ``preferences`` between responses.
+        kind: ``questions`` about images, ``preferences`` between responses, or ``traces`` of tool use.
         scenes: ``procedural`` (generated), ``clevr`` (scene files in ``root``) or ``records`` (ready files in ``root``:
             ``train.jsonl``, ``val.jsonl``, ``train_questions.jsonl`` and ``val_questions.jsonl``).
         root: folder of the CLEVR layout or of the records; for ``procedural`` null.
@@ -40,17 +42,18 @@ class Corpus:
         val_share: share of CLEVR images held out, in (0, 1).
         size: width and height in pixels of procedural images.
         seed: of scenes, questions and errors.
-        per_image: questions or pairs of each training image.
+        per_image: questions or pairs of each training image; for ``traces`` the questions, each with several traces.
         reasoned_per_image: for ``questions``, further questions answered with a description and reasoning.
         grounding: for ``questions``, further training questions that ask for the objects in order and for each one's place.
         rounding, wording, kinds, others, errors: see :mod:`spatial_lightning.synthesis`.
+        traces: for ``traces``, how they are made; null takes the defaults.
         val_questions, val_reasoned: direct and reasoned evaluation questions of each held-out image.
 
     Raises:
         ConfigError: an impossible combination.
     """
 
-    kind: Literal["questions", "preferences"]
+    kind: Literal["questions", "preferences", "traces"]
     scenes: Literal["procedural", "clevr", "records"] = "procedural"
     root: str | None = None
     difficulty: str = "default"
@@ -67,12 +70,13 @@ class Corpus:
     kinds: Any = None
     others: int = 1
     errors: Mapping[str, float] | None = None
+    traces: TraceSettings | None = None
     val_questions: int = 6
     val_reasoned: int = 2
 
     def __post_init__(self) -> None:
         for name, allowed in (
-            ("kind", ("questions", "preferences")),
+            ("kind", ("questions", "preferences", "traces")),
             ("scenes", ("procedural", "clevr", "records")),
             ("difficulty", tuple(DIFFICULTIES)),
         ):
@@ -90,50 +94,80 @@ class Corpus:
             raise ConfigError(f"data.val_share is {self.val_share}; it must be between 0 and 1")
 
 
-@dataclass(frozen=True, slots=True)
-class CorpusFiles:
-    """Record files of a corpus: what is trained on, and questions for evaluation and for the majority baseline."""
+class _Files(NamedTuple):
+    """The record files in the folder of a corpus."""
 
-    name: str
     train: Path
     val: Path
     train_questions: Path
     val_questions: Path
-    notes: tuple[str, ...] = field(default=())
 
-    def questions(self, split: Literal["train", "val"]) -> list[tuple[tuple[Path, ...], Question]]:
-        """Evaluation questions (``val``) or questions to learn the majority answer from (``train``), with their images."""
-        path = self.train_questions if split == "train" else self.val_questions
-        bad = BadRows()
-        records = list(read_records(path, ImageQuestions, bad))
-        bad.check()
-        return [(record.images, question) for record in records for question in record.questions]
+    @classmethod
+    def of(cls, folder: Path) -> _Files:
+        return cls(*(folder / f"{name}.jsonl" for name in cls._fields))
 
 
-def prepare(corpus: Corpus, cache: Path, *, say: Callable[[str], None] = log.info) -> CorpusFiles:
+def prepare(corpus: Corpus | Published, cache: Path, *, say: Callable[[str], None] = log.info) -> CorpusFiles:
     """Record files of a corpus, made first if the cache does not hold them.
 
     Raises:
         FileNotFoundError: scene or record files are missing.
         RecordError: the scenes allow no question.
     """
+    if isinstance(corpus, Published):
+        return open_published(corpus, cache, say=say)
     if corpus.scenes == "records":
         return _existing(resolve_path(corpus.root or ""))
     key = hashlib.blake2b(
-        json.dumps([_FORMAT, asdict(corpus), _root_state(corpus)], default=str).encode(), digest_size=8
+        json.dumps([_FORMAT, _content(corpus), _root_state(corpus)], default=str).encode(), digest_size=8
     )
     folder = cache / "corpora" / f"{corpus.scenes}-{corpus.kind}-{key.hexdigest()}"
-    files = _files(folder, f"{corpus.scenes}-{corpus.kind}")
+    files = _Files.of(folder)
     if not (folder / "complete.json").is_file():
         with _lock(folder):
             if not (folder / "complete.json").is_file():
                 _make(corpus, cache, folder, files, say)
     notes = json.loads((folder / "complete.json").read_text())["notes"]
-    return CorpusFiles(files.name, files.train, files.val, files.train_questions, files.val_questions, tuple(notes))
+    return CorpusFiles(f"{corpus.scenes}-{corpus.kind}", *files, tuple(notes))
 
 
-def _make(corpus: Corpus, cache: Path, folder: Path, files: CorpusFiles, say: Callable[[str], None]) -> None:
-    train, val, notes = _procedural(corpus, cache, say) if corpus.scenes == "procedural" else _clevr(corpus)
+def trace_scenes(corpus: Corpus | Published, cache: Path) -> list[Scene]:
+    """The held-out scenes of a trace corpus, on which a policy can be tried; none for ready records."""
+    if isinstance(corpus, Published) or corpus.kind != "traces" or corpus.scenes == "records":
+        return []
+    return _scenes(corpus, cache, log.info)[1]
+
+
+def _scenes(corpus: Corpus, cache: Path, say: Callable[[str], None]) -> tuple[list[Scene], list[Scene], list[str]]:
+    return _procedural(corpus, cache, say) if corpus.scenes == "procedural" else _clevr(corpus)
+
+
+def _make(corpus: Corpus, cache: Path, folder: Path, files: _Files, say: Callable[[str], None]) -> None:
+    train, val, notes = _scenes(corpus, cache, say)
+    if corpus.kind == "traces":
+        _make_traces(corpus, files, train, val, say)
+    else:
+        _make_questions(corpus, files, train, val, say)
+    temporary = folder / "complete.json.part"
+    temporary.write_text(json.dumps({"corpus": asdict(corpus), "notes": notes}, default=str, indent=1))
+    temporary.replace(folder / "complete.json")
+
+
+def _make_traces(
+    corpus: Corpus, files: _Files, train: list[Scene], val: list[Scene], say: Callable[[str], None]
+) -> None:
+    options: dict[str, Any] = {"seed": corpus.seed, "kinds": corpus.kinds}
+    for path, scenes in ((files.train, train), (files.val, val)):
+        write_trace_corpus(
+            path, scenes, questions_per_image=corpus.per_image, settings=corpus.traces, progress=say, **options
+        )
+    for path, scenes in ((files.train_questions, train[:500]), (files.val_questions, val)):
+        write_task_questions(path, scenes, questions_per_image=corpus.val_questions, **options)
+
+
+def _make_questions(
+    corpus: Corpus, files: _Files, train: list[Scene], val: list[Scene], say: Callable[[str], None]
+) -> None:
     options: dict[str, Any] = {"kinds": corpus.kinds, "wording": corpus.wording, "others": corpus.others}
     questions = {"seed": corpus.seed, "rounding": corpus.rounding, **options}
     for path, scenes in ((files.train, train), (files.val, val)):
@@ -159,9 +193,6 @@ def _make(corpus: Corpus, cache: Path, folder: Path, files: CorpusFiles, say: Ca
             reasoned_per_image=corpus.val_reasoned,
             **questions,
         )
-    temporary = folder / "complete.json.part"
-    temporary.write_text(json.dumps({"corpus": asdict(corpus), "notes": notes}, default=str, indent=1))
-    temporary.replace(folder / "complete.json")
 
 
 def _procedural(corpus: Corpus, cache: Path, say: Callable[[str], None]) -> tuple[list[Scene], list[Scene], list[str]]:
@@ -209,6 +240,11 @@ def _clevr(corpus: Corpus) -> tuple[list[Scene], list[Scene], list[str]]:
     return train, scenes[:held_out], notes
 
 
+def _content(corpus: Corpus) -> dict[str, Any]:
+    """What a corpus is made from."""
+    return {key: value for key, value in asdict(corpus).items() if key != "traces" or corpus.kind == "traces"}
+
+
 def _root_state(corpus: Corpus) -> list[Any]:
     """What makes a folder of scene files the same as before: names, sizes and times of its scene files."""
     if corpus.root is None:
@@ -218,16 +254,11 @@ def _root_state(corpus: Corpus) -> list[Any]:
 
 
 def _existing(folder: Path) -> CorpusFiles:
-    files = _files(folder, folder.name)
-    for path in (files.train, files.val, files.train_questions, files.val_questions):
+    files = _Files.of(folder)
+    for path in files:
         if not path.is_file():
             raise FileNotFoundError(f"data.scenes=records needs {path}")
-    return files
-
-
-def _files(folder: Path, name: str) -> CorpusFiles:
-    train, val, train_questions, val_questions = (folder / f"{stem}.jsonl" for stem in _STEMS)
-    return CorpusFiles(name, train, val, train_questions, val_questions)
+    return CorpusFiles(folder.name, *files)
 
 
 @contextmanager

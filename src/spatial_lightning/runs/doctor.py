@@ -6,7 +6,7 @@ import json
 import resource
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -171,7 +171,7 @@ def _rows(backbone: Backbone, folder: Path) -> dict[str, list[TokenTree]]:
         "pair about two images": [encoder.pair(two)],
         "trace with a picture from a tool": [encoder.trace(trace)],
         "text only": [encoder.questions(text)],
-        "three trees in a row": [eight, encoder.trace(trace), encoder.questions(text)],
+        "three trees in a row": [eight, replace(encoder.trace(trace), values={}), encoder.questions(text)],
     }
 
 

@@ -23,6 +23,7 @@ from spatial_lightning.runs.config import CONF, ConfigError, check_command_line,
 from spatial_lightning.runs.directory import write_config, write_error
 from spatial_lightning.runs.doctor import examine
 from spatial_lightning.runs.export import export_run
+from spatial_lightning.runs.inspection import inspect
 from spatial_lightning.runs.launch import shared_directory
 from spatial_lightning.runs.memory import OutOfMemory
 from spatial_lightning.runs.training import say, train
@@ -54,7 +55,10 @@ def main() -> int:
         multirun = HydraConfig.get().mode is RunMode.MULTIRUN
         run = resolve_path(HydraConfig.get().runtime.output_dir)
         try:
-            train(config, run)
+            if config.inspect is None:
+                train(config, run)
+            else:
+                inspect(config, run, say=say)
         except KeyboardInterrupt:
             raise
         except Exception as error:

@@ -16,7 +16,8 @@ from spatial_lightning.backbones.adapters import is_quantized
 from spatial_lightning.backbones.loading import architecture
 from spatial_lightning.runs.build import plain
 from spatial_lightning.runs.config import ConfigError
-from spatial_lightning.runs.corpora import CorpusFiles
+from spatial_lightning.runs.corpus_files import CorpusFiles
+from spatial_lightning.runs.mixed import MixedFiles, module_settings
 
 Identity = dict[str, Any]
 
@@ -37,7 +38,7 @@ _ADVICE = {
 
 
 def identity_of(
-    config: DictConfig, backbone: Backbone, files: CorpusFiles, warm_start: Path | None, world_size: int
+    config: DictConfig, backbone: Backbone, files: CorpusFiles | MixedFiles, warm_start: Path | None, world_size: int
 ) -> Identity:
     """What identifies a run that is about to train.
 
@@ -45,14 +46,14 @@ def identity_of(
         backbone: with its towers applied, so that it is known what is frozen.
         warm_start: the run whose weights it starts from.
     """
-    data = {key: value for key, value in plain(config.data.module).items() if key not in _FREE}
+    data = {key: value for key, value in module_settings(config).items() if key not in _FREE}
     trained = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
     identity = {
         "architecture": architecture(backbone.model.config.to_dict()),
         "pixel_limits": backbone.processor.pixel_limits,
         "processor": backbone.processor.fingerprint(),
         "frozen_weights": untrained_digest(backbone, trained),
-        "corpus": hashlib.blake2b(files.train.read_bytes() + files.val.read_bytes(), digest_size=16).hexdigest(),
+        "corpus": files.digest(),
         "data": data,
         "objective": plain(config.objective),
         "reference": config.reference.kind,

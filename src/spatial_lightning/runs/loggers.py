@@ -34,15 +34,16 @@ def make_loggers(run: Path, settings: dict[str, Any], config: dict[str, Any]) ->
         mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
     if mode != "off":
         os.environ.setdefault("WANDB_SILENT", "true")
-        loggers.append(
-            WandbLogger(
-                name=f"{config['name']}/{run.name}",
-                save_dir=str(run),
-                project=settings.get("project", "spatial_lightning"),
-                offline=mode == "offline",
-                config=config,
-            )
+        logger = WandbLogger(
+            name=f"{config['name']}/{run.name}",
+            save_dir=str(run),
+            project=settings.get("project", "spatial_lightning"),
+            offline=mode == "offline",
+            config=config,
         )
+        # W&B has done away with this setting and warns of it, even where Lightning hands it over unset.
+        logger._wandb_init.pop("anonymous", None)
+        loggers.append(logger)
     return loggers
 
 

@@ -142,9 +142,8 @@ def plan_memory(
         reference_copy: whether a frozen copy of the weights is held as well.
     """
     backbone = module.backbone
-    parameters = list(backbone.parameters())
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    weights = _size(parameters) + _size(backbone.buffers())
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    weights = _size(module.parameters()) + _size(module.buffers())
     activations = measure_activations(backbone, sample)
     share = row.tokens / sample.tokens
     vocabulary = backbone.model.config.get_text_config().vocab_size
@@ -181,7 +180,7 @@ class MemoryReport(L.Callback):
             return  # a forward pass over weights that are cut up takes all ranks, and not all have a row
         data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         fullest = max(batch, key=lambda row: row.tokens)
-        sample = pack([data.encode(data.records["train"][0], epoch=0)]).to(pl_module.device)
+        sample = pack([data.encode(next(iter(data.stream or data.records["train"])), epoch=0)]).to(pl_module.device)
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         copied = pl_module.reference_kind == "frozen_copy"
         self.plan = plan_memory(pl_module, sample, fullest, groups=groups, reference_copy=copied)

@@ -15,6 +15,8 @@ from spatial_lightning.runs.directory import write_text
 from spatial_lightning.runs.samples import Sample, pick_samples
 
 LARGEST_SIDE = 512
+CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+"""Keeps a page self-contained whatever a model or a corpus wrote: nothing is fetched, from anywhere."""
 _EMBEDDED_AS_IS = {"PNG": "image/png", "JPEG": "image/jpeg"}
 
 
@@ -35,6 +37,7 @@ def write_samples_page(path: Path, rows: Sequence[Sample], *, title: str, limit:
         lead += " They were picked to be looked at, evenly over the kinds: shares on this page are no results."
     page = _PAGE.substitute(
         title=escape(title),
+        policy=CONTENT_POLICY,
         lead=escape(lead),
         kinds=_options(row.kind for row in shown),
         styles=_options(row.style for row in shown),
@@ -50,7 +53,7 @@ def _options(names: Iterable[str]) -> str:
 
 
 def _sample(row: Sample) -> str:
-    pictures = "".join(_picture(image) for image in row.images) or '<p class="missing">no picture saved</p>'
+    pictures = "".join(picture(image) for image in row.images) or '<p class="missing">no picture saved</p>'
     options = f'<p class="options">options: {escape(" / ".join(row.options))}</p>' if row.options else ""
     length = f" <small>({row.value:.4g} m)</small>" if row.value is not None else ""
     unreadable = any(not found for found in row.parsed.values())
@@ -80,7 +83,8 @@ def _answer(row: Sample, column: str) -> str:
     return f'<div class="answer {css}"><p>{head}</p><div class="text">{text}</div></div>\n'
 
 
-def _picture(path: Path) -> str:
+def picture(path: Path) -> str:
+    """A picture embedded in HTML, shrunk to 512 pixels a side; a note where it is missing or cannot be read."""
     source, problem = _embedded(path)
     if source is None:
         return f'<p class="missing">{problem}: {escape(path.name)}</p>'
@@ -112,14 +116,13 @@ def _as_jpeg(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-# The policy keeps the page self-contained whatever a model wrote: nothing is fetched, from anywhere.
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+  content="$policy">
 <title>$title</title>
 <style>
 :root { color-scheme: light dark; --page: #f6f6f4; --card: #fff; --ink: #1c1c1c; --soft: #6a6a6a; --line: #dcdcd8;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import resource
 import shlex
 import sys
@@ -23,12 +22,21 @@ from spatial_lightning.data import TreeDataModule
 from spatial_lightning.evaluation import Summary, compare, majority_baseline, table
 from spatial_lightning.modules import FineTuner
 from spatial_lightning.modules.sharding import FSDP2Strategy
-from spatial_lightning.runs.answering import AnswerDuringTraining, Asked, Evaluation, by_family, choose, evaluate
+from spatial_lightning.runs.answering import (
+    AnswerDuringTraining,
+    Answered,
+    Asked,
+    Evaluation,
+    by_family,
+    choose,
+    evaluate,
+    write_samples,
+)
 from spatial_lightning.runs.build import build, build_backbone, plain
 from spatial_lightning.runs.checkpoints import AtomicCheckpointIO, Checkpoints, checkpoint_of, load_weights
 from spatial_lightning.runs.combinations import require_fitting
 from spatial_lightning.runs.config import ConfigError, compose_run, resolve_path
-from spatial_lightning.runs.corpora import CorpusFiles, prepare
+from spatial_lightning.runs.corpus_files import CorpusFiles
 from spatial_lightning.runs.directory import (
     CHECKPOINTS,
     config_hash,
@@ -36,7 +44,6 @@ from spatial_lightning.runs.directory import (
     git_sha,
     write_config,
     write_summary,
-    write_text,
 )
 from spatial_lightning.runs.engines import ensure_engines_agree
 from spatial_lightning.runs.export import export_run, require_free
@@ -44,11 +51,13 @@ from spatial_lightning.runs.identity import identity_of, read_identity, require_
 from spatial_lightning.runs.launch import ranks_of, require_devices
 from spatial_lightning.runs.loggers import finish_loggers, make_loggers
 from spatial_lightning.runs.memory import MemoryReport
+from spatial_lightning.runs.mixed import ENCODING, MixedFiles, build_data, kinds_of, prepare_data
 from spatial_lightning.runs.progress import Progress, clock
 from spatial_lightning.runs.report import write_report
+from spatial_lightning.runs.rollouts import Arena, arena_of
 
-_ENCODING = ("segment_context", "shuffle_segments")
-"""Keys of an objective that say how responses become tokens."""
+_TRAINS_ON = {"SFTModule": {"questions": "spatialvlm", "traces": "traces"}, "OfflineRLModule": {"traces": "traces"}}
+"""Kinds of corpora that an objective takes, each with its data option; others take preferences."""
 
 
 @dataclass
@@ -58,10 +67,11 @@ class _Parts:
     backbone: Backbone
     data: TreeDataModule[Any]
     module: FineTuner
-    files: CorpusFiles
+    files: CorpusFiles | MixedFiles
     asked: list[Asked]
     evaluation: Evaluation
     warm_start: Path | None
+    arena: Arena | None = None
 
 
 def train(config: DictConfig, run: Path) -> Path:
@@ -87,17 +97,17 @@ def train(config: DictConfig, run: Path) -> Path:
         questions = by_family(parts.asked)
         majority = majority_baseline(by_family(parts.files.questions("train")), questions)
         say(f"answering {len(questions)} held-out questions before training")
-        before_answers, before = _answer(parts, trainer)
+        before = _answer(parts, trainer)
         _log(loggers, before, 0)
         with memory.explaining():
             trainer.fit(parts.module, parts.data, ckpt_path=resume, weights_only=True)
         parts.data.teardown("fit")
         say(f"answering {len(questions)} held-out questions after training")
-        after_answers, after = _answer(parts, trainer)
+        after = _answer(parts, trainer)
         _log(loggers, after, trainer.global_step)
-        _write_samples(run, parts.asked, {"warm start": (before_answers, before), "after": (after_answers, after)})
-        columns = {"majority baseline": majority, "warm start": before, "after": after}
-        _conclude(config, run, parts, trainer, columns, began)
+        answered = {"warm start": before, "after": after}
+        write_samples(run, parts.asked, answered)
+        _conclude(config, run, parts, trainer, majority, answered, began)
         if config.export and trainer.is_global_zero:
             say(f"exported to {export_run(run, resolve_path(config.export))}")
     finally:
@@ -111,13 +121,13 @@ def check(config: DictConfig) -> None:
     Raises:
         ConfigError: what does not go together and what to change.
     """
-    objective, kind = plain(config.objective), config.data.corpus.kind
+    objective, kinds = plain(config.objective), kinds_of(config)
     name = str(objective.get("_target_", "")).rsplit(".", 1)[-1]
-    wanted = "questions" if name == "SFTModule" else "preferences"
-    if kind != wanted:
+    wanted = _TRAINS_ON.get(name, {"preferences": "preferences"})
+    if not kinds <= set(wanted):
         raise ConfigError(
-            f"objective {name} trains on {wanted}, data.corpus.kind is {kind}: choose "
-            f"data={'spatialvlm' if wanted == 'questions' else 'preferences'} or another objective"
+            f"objective {name} trains on {' or '.join(wanted)}, data.corpus.kind is {', '.join(sorted(kinds))}: choose "
+            f"data={' or '.join(wanted.values())}, or another objective"
         )
     if str(config.trainer.get("precision")) == "16-true":
         raise ConfigError(
@@ -134,11 +144,10 @@ def check(config: DictConfig) -> None:
 
 def _assemble(config: DictConfig) -> _Parts:
     cache = resolve_path(config.cache)
-    objective = plain(config.objective)
-    encoding = {key: objective.pop(key) for key in _ENCODING if key in objective}
+    objective = {key: value for key, value in plain(config.objective).items() if key not in ENCODING}
     evaluation = Evaluation(**plain(config.evaluation))
     warm_start = _warm_start(config)
-    files = prepare(build(config.data.corpus), cache, say=say)
+    files = prepare_data(config, cache, say=say)
     backbone = build_backbone(config)
     if warm_start is not None:
         load_weights(backbone, warm_start)
@@ -152,10 +161,14 @@ def _assemble(config: DictConfig) -> _Parts:
         reference=config.reference.kind,
         cache_folder=cache / "reference",
     )
-    data = build(config.data.module, processor=backbone.processor, train=files.train, val=files.val, **encoding)
+    data = build_data(config, backbone.processor, files)
     data.pack_keys = config.reference.kind == "cached"
     asked = choose(files.questions("val"), evaluation)
-    return _Parts(backbone, data, module, files, asked, evaluation, warm_start)
+    return _Parts(backbone, data, module, files, asked, evaluation, warm_start, _arena(config, cache, files))
+
+
+def _arena(config: DictConfig, cache: Path, files: CorpusFiles | MixedFiles) -> Arena | None:
+    return arena_of(build(config.data.corpus), cache, files) if isinstance(files, CorpusFiles) else None
 
 
 def _warm_start(config: DictConfig) -> Path | None:
@@ -186,7 +199,9 @@ def _trainer(config: DictConfig, run: Path, loggers: list[Any], parts: _Parts, m
     callbacks = [
         memory,
         Progress(say),
-        AnswerDuringTraining(parts.asked, parts.evaluation, lambda metrics: _log_metrics(loggers, metrics, trainer)),
+        AnswerDuringTraining(
+            parts.asked, parts.evaluation, lambda metrics: _log_metrics(loggers, metrics, trainer), parts.arena
+        ),
         Checkpoints(run / CHECKPOINTS, parts.evaluation.checkpoint_every),
     ]
     trainer = build(
@@ -216,22 +231,29 @@ def _resume(config: DictConfig, trainer: L.Trainer, parts: _Parts) -> str | None
     return str(checkpoint)
 
 
-def _answer(parts: _Parts, trainer: L.Trainer) -> tuple[list[str], Summary]:
+def _answer(parts: _Parts, trainer: L.Trainer) -> Answered:
     """Answers on the device that trains, where the weights are not yet or no longer outside of fitting."""
     if not isinstance(trainer.strategy, FSDP2Strategy):
         parts.backbone.to(trainer.strategy.root_device)
-    return evaluate(parts.backbone, parts.asked, parts.evaluation)
+    return evaluate(parts.backbone, parts.asked, parts.evaluation, parts.arena)
 
 
 @rank_zero_only
 def _conclude(
-    config: DictConfig, run: Path, parts: _Parts, trainer: L.Trainer, columns: dict[str, Summary], began: float
+    config: DictConfig,
+    run: Path,
+    parts: _Parts,
+    trainer: L.Trainer,
+    majority: Summary,
+    answered: dict[str, Answered],
+    began: float,
 ) -> None:
-    before, after = columns["warm start"], columns["after"]
+    before, after = answered["warm start"].summary, answered["after"].summary
+    columns = {"majority baseline": majority, "warm start": before, "after": after}
     images = [str(paths) for paths, _ in parts.asked]
     comparison = compare(before.correct, after.correct, groups=images, seed=config.seed)
     wall = time.monotonic() - began
-    metrics = after.metrics() | {
+    metrics = answered["after"].metrics() | {
         name.replace("/", "_"): float(value) for name, value in trainer.callback_metrics.items() if "val/" in name
     }
     write_summary(
@@ -247,7 +269,7 @@ def _conclude(
             "metrics": metrics,
             "baseline": {
                 "majority": columns["majority baseline"].metrics(),
-                "warm_start": before.metrics(),
+                "warm_start": answered["warm start"].metrics(),
                 "difference": comparison.difference,
                 "difference_low": comparison.low,
                 "difference_high": comparison.high,
@@ -264,10 +286,11 @@ def _conclude(
     results = table(columns)
     conclusion = comparison.conclusion
     notes = [*parts.files.notes, *(f"left out {count}: {reason}" for reason, count in parts.data.dropped.items())]
-    write_report(
-        run, table=results, conclusion=conclusion, towers=format_report(parts.module.tower_report), notes=notes
-    )
-    say(f"\n{results}\n{conclusion}\n{clock(wall)} in all; report: {run / 'report.md'}")
+    games = [f"{name}: {own.rollouts.report()}" for name, own in answered.items() if own.rollouts is not None]
+    towers = format_report(parts.module.tower_report)
+    write_report(run, table=results, conclusion=conclusion, towers=towers, notes=[*notes, *games])
+    results = "\n".join((results, *games, conclusion))
+    say(f"\n{results}\n{clock(wall)} in all; report: {run / 'report.md'}")
 
 
 def _throughput(module: FineTuner) -> dict[str, float]:
@@ -282,30 +305,9 @@ def _throughput(module: FineTuner) -> dict[str, float]:
     }
 
 
-def _write_samples(run: Path, asked: list[Asked], columns: dict[str, tuple[list[str], Summary]]) -> None:
-    rows = []
-    for index, (images, question) in enumerate(asked):
-        rows.append(
-            {
-                "id": question.id,
-                "kind": question.kind,
-                "style": question.style,
-                "question": question.text,
-                "answer": question.answer,
-                "options": list(question.options),
-                "value": question.value,
-                "images": [str(path) for path in images],
-                "answers": {name: answers[index] for name, (answers, _) in columns.items()},
-                "correct": {name: summary.scores[index].correct for name, (_, summary) in columns.items()},
-                "parsed": {name: summary.scores[index].parsed for name, (_, summary) in columns.items()},
-            }
-        )
-    write_text(run / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _log(loggers: list[Any], summary: Summary, step: int) -> None:
+def _log(loggers: list[Any], answered: Answered, step: int) -> None:
     for logger in loggers:
-        logger.log_metrics(summary.metrics("eval/"), step=step)
+        logger.log_metrics(answered.metrics("eval/"), step=step)
         logger.save()
 
 

@@ -99,7 +99,7 @@ def write_question_corpus(
             summary.kinds.update(question.kind for question in questions)
             yield ImageQuestions(f"{scene.split}-{scene.index:06d}", (scene.image,), tuple(questions))
 
-    return _write(summary, scenes, record, progress)
+    return write_corpus(summary, scenes, record, progress)
 
 
 def write_preference_corpus(
@@ -141,7 +141,7 @@ def write_preference_corpus(
         summary.errors.update(pair.error for pair in made)
         yield from made
 
-    return _write(summary, scenes, pairs, progress)
+    return write_corpus(summary, scenes, pairs, progress)
 
 
 def scene_generator(seed: int, scene: Scene, purpose: str) -> np.random.Generator:
@@ -149,12 +149,18 @@ def scene_generator(seed: int, scene: Scene, purpose: str) -> np.random.Generato
     return np.random.default_rng([seed, zlib.crc32(purpose.encode()), zlib.crc32(scene.split.encode()), scene.index])
 
 
-def _write(
+def write_corpus(
     summary: CorpusSummary,
     scenes: Iterable[Scene],
     records_of: Callable[[Scene], Iterator[AnyRecord]],
     progress: Progress | None,
 ) -> CorpusSummary:
+    """Write the records of each scene, in the order of the scenes, and complete the summary.
+
+    Raises:
+        RecordError: no scene gave any record.
+    """
+
     def records() -> Iterator[AnyRecord]:
         for scene in _reported(scenes, summary.path.name, progress):
             empty = True
