@@ -274,3 +274,16 @@ def test_clipping_bounds_the_gradient(policy: Backbone, trees: list[TokenTree], 
 def test_settings_out_of_range_are_refused(setting: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Optimization(**setting)  # type: ignore[arg-type]
+
+
+def test_validation_says_how_sure_the_model_is(policy: Backbone, pictures: tuple[Path, ...]) -> None:
+    batch = pack([Encoder(policy.processor).questions(asked("a", pictures[:1], 3))])
+    trained = module(policy).train()
+    assert trained.loss(batch, trained.counts(batch))[1] == {}
+    trained.eval()
+    metrics = trained.loss(batch, trained.counts(batch))[1]
+    readout = policy.read(batch, statistics=True)
+    assert readout.entropy is not None
+    assert readout.top1 is not None
+    torch.testing.assert_close(metrics["entropy"], readout.entropy.mean())
+    torch.testing.assert_close(metrics["token_accuracy"], readout.top1.float().mean())

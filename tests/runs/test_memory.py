@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from samples import asked
+from small_runs import small
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spatial_lightning.backbones import Backbone
 from spatial_lightning.backbones.towers import Tower, TowerPlan
 from spatial_lightning.data import Encoder
 from spatial_lightning.modules import Optimization, SFTModule
+from spatial_lightning.runs.config import compose_run
 from spatial_lightning.runs.memory import MemoryReport, OutOfMemory, measure_activations, plan_memory
+from spatial_lightning.runs.training import train
 from spatial_lightning.tree import TreeBatch, pack
 
 
@@ -94,3 +97,14 @@ def test_a_failed_allocation_is_explained() -> None:
         torch.empty(2**60)
     with pytest.raises(RuntimeError, match="another reason"), report.explaining():
         raise RuntimeError("another reason")
+
+
+def test_a_plan_past_what_there_is_comes_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for free, warned in ((1, True), (2**40, False)):
+        monkeypatch.setattr("spatial_lightning.runs.memory._free", lambda free=free: free)
+        train(compose_run(small(tmp_path, "+experiment=fdpo_vit_unfrozen")), tmp_path / str(free))
+        printed = capsys.readouterr().out
+        assert "memory plan for rows" in printed
+        assert ("there are. What helps, the strongest first: towers.language.checkpointing=true" in printed) == warned

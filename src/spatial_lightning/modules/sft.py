@@ -22,6 +22,11 @@ class SFTModule(FineTuner):
         return {"tokens": float(batch.targets.numel())}
 
     def loss(self, batch: TreeBatch, totals: Counts) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Sum of the row's negative log-likelihood over the step's trained tokens."""
-        logps = self.backbone.logps(batch)
-        return weighted_nll(logps, torch.ones_like(logps), denominator=totals["tokens"]), {}
+        """Sum of the row's negative log-likelihood over the step's trained tokens; validation adds how sure the model is."""
+        readout = self.backbone.read(batch, statistics=not self.training)
+        metrics: dict[str, Tensor] = {}
+        if readout.entropy is not None and readout.top1 is not None:
+            metrics["entropy"] = readout.entropy.sum() / totals["tokens"]
+            metrics["token_accuracy"] = readout.top1.sum() / totals["tokens"]
+        logps = readout.logps
+        return weighted_nll(logps, torch.ones_like(logps), denominator=totals["tokens"]), metrics

@@ -24,6 +24,10 @@ from spatial_lightning.tree import TreeBatch, pack
 _HEAD_COPIES = 3
 """Chunks of float32 logits alive at once in the head's backward pass: logits, probabilities, and their product."""
 _GIB = 2**30
+_ADVICE = (
+    "the strongest first: towers.language.checkpointing=true (keeps layer inputs only), a smaller data.module.token_budget "
+    "(shorter rows, the same step), towers=lora or optimization.optimizer=adamw_8bit (fewer gradients and optimizer states)"
+)
 
 
 class OutOfMemory(RuntimeError):
@@ -185,6 +189,10 @@ class MemoryReport(L.Callback):
         copied = pl_module.reference_kind == "frozen_copy"
         self.plan = plan_memory(pl_module, sample, fullest, groups=groups, reference_copy=copied)
         self.say(f"memory plan for rows of {fullest.tokens:,} tokens: {self.plan}")
+        # What is there already, the weights, is part of the plan.
+        room = _free() + self.plan.weights + self.plan.reference
+        if self.plan.total > room > 0:
+            self.say(f"warning: that is more than the {_gib(room)} there are. What helps, {_ADVICE}")
         self._before = _reset_peak()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
@@ -213,11 +221,7 @@ class MemoryReport(L.Callback):
                 raise
             planned = f"planned was {self.plan}" if self.plan else "no plan had been made yet"
             first = str(error).split("\n")[0]
-            raise OutOfMemory(
-                f"out of memory ({first}); {planned}. What helps, the strongest first: towers.language.checkpointing=true "
-                "(keeps layer inputs only), a smaller data.module.token_budget (shorter rows, the same step), "
-                "towers=lora or optimization.optimizer=adamw_8bit (fewer gradients and optimizer states)"
-            ) from error
+            raise OutOfMemory(f"out of memory ({first}); {planned}. What helps, {_ADVICE}") from error
 
 
 def _size(tensors: Any) -> int:
@@ -235,10 +239,20 @@ def _reset_peak() -> int:
     return _resident("VmRSS")
 
 
+def _free() -> int:
+    """Bytes that nobody holds on the device that trains; 0 where it cannot be known."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    return _kilobytes(Path("/proc/meminfo"), "MemAvailable")
+
+
 def _resident(field: str) -> int:
     """Bytes of a field of ``/proc/self/status``; 0 where there is none."""
-    status = Path("/proc/self/status")
-    found = re.search(rf"^{field}:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
+    return _kilobytes(Path("/proc/self/status"), field)
+
+
+def _kilobytes(path: Path, field: str) -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB", path.read_text(), re.MULTILINE) if path.exists() else None
     return int(found[1]) * 1024 if found else 0
 
 
