@@ -106,8 +106,8 @@ def corpus_key(reader: CorpusReader[Any], rows: Rows, pictures: Pictures, group:
     """Hash of the files, of the reader's settings, of the code that reads, and of the folder of the pictures."""
     source = inspect.getsourcefile(type(reader))
     # Readers share what tells turns, regions and words; a change there makes other records, too.
-    files = sorted({*Path(__file__).parent.glob("*.py"), *([Path(source)] if source else [])})
-    code = hashlib.blake2b(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
+    files = {*Path(__file__).parent.glob("*.py"), *([Path(source)] if source else [])}
+    code = hashlib.blake2b(b"".join(file.read_bytes() for file in sorted(files) if file.is_file())).hexdigest()
     said = [_FORMAT, type(reader).__qualname__, asdict(reader), code, rows.fingerprint()]
     said += [str(pictures.root.absolute()), pictures.max_side, pictures.allow_urls, group]
     return hashlib.blake2b(json.dumps(said, default=str).encode(), digest_size=8).hexdigest()
