@@ -22,3 +22,11 @@ def keep_memory() -> None:
         if hasattr(libc, "gnu_get_libc_version"):
             libc.mallopt(_MMAP_MAX, 0)
             libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_memory() -> None:
+    """Hand freed memory back to the kernel after all, so that what a process holds from now on can be measured."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)

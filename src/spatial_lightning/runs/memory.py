@@ -19,6 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from spatial_lightning.backbones import Backbone
 from spatial_lightning.backbones.head import CHUNK_ELEMENTS
 from spatial_lightning.modules import FineTuner
+from spatial_lightning.runs.cpu import release_memory
 from spatial_lightning.tree import TreeBatch, pack
 
 _HEAD_COPIES = 3
@@ -233,6 +234,7 @@ def _reset_peak() -> int:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
+    release_memory()
     reset = Path("/proc/self/clear_refs")
     if os.access(reset, os.W_OK):
         reset.write_text("5")
