@@ -147,7 +147,7 @@ def _explain(error: Exception, run: Path) -> None:
 
 def _quiet() -> None:
     """Leave out what other libraries say about themselves."""
-    for name in ("lightning.pytorch", "lightning.fabric", "wandb", "httpx", "datasets"):
+    for name in ("lightning.pytorch", "lightning.fabric", "wandb", "httpx", "datasets", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     disable_progress_bar()
