@@ -36,6 +36,7 @@ class Question:
         options: allowed answers of a closed question, the true one included; empty for an open one.
         value: the true length in metres of a quantitative question, else None.
         style: ``direct`` (answer at once) or ``reasoned`` (describe, reason, then conclude).
+        tags: facts by which a benchmark groups its questions, by name, e.g. ``{"pair": "cup_bowl"}``.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Question:
     options: tuple[str, ...] = ()
     value: float | None = None
     style: str = "direct"
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require_text("question", self.text)
@@ -401,13 +403,22 @@ def _question_json(question: Question) -> dict[str, Any]:
         row["value"] = question.value
     if question.style != "direct":
         row["style"] = question.style
+    if question.tags:
+        row["tags"] = dict(question.tags)
     return row
 
 
 def _question(row: Mapping[str, Any]) -> Question:
     options: Sequence[str] = row.get("options", ())
     return Question(
-        row["id"], row["text"], row["answer"], row["kind"], tuple(options), row.get("value"), row.get("style", "direct")
+        row["id"],
+        row["text"],
+        row["answer"],
+        row["kind"],
+        tuple(options),
+        row.get("value"),
+        row.get("style", "direct"),
+        dict(row.get("tags", {})),
     )
 
 

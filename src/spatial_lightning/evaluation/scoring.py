@@ -24,11 +24,15 @@ class Score:
         parsed: whether an answer of the asked kind was found; a format failure is never correct.
         ratio: predicted over true length, 0 or more (inf where the truth is 0 and the answer is not); None for other
             kinds of question and for format failures.
+        rule: name of the rule that decided.
+        said: what was read out of the answer, in short.
     """
 
     correct: bool
     parsed: bool
     ratio: float | None = None
+    rule: str = ""
+    said: str = ""
 
     def within(self, band: tuple[float, float]) -> bool:
         """Whether the ratio lies in ``band``, ends included."""
