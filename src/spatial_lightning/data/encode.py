@@ -85,12 +85,16 @@ class Encoder:
             tree.add(0, torch.cat([asked, answer]), trained, branch=branch)
         return tree.build()
 
-    def pair(self, record: PreferencePair) -> TokenTree:
-        """Branch 0 is the chosen response, branch 1 the rejected one; ``reward_gap`` is NaN where rewards are missing."""
+    def pair(self, record: PreferencePair, *, chosen_only: bool = False) -> TokenTree:
+        """Branch 0 is the chosen response, branch 1 the rejected one; ``reward_gap`` is NaN where rewards are missing.
+
+        Args:
+            chosen_only: leave out the rejected response.
+        """
         self._check(record.question.text, record.chosen.text, record.rejected.text)
         tree = _Builder(self, record.id, record.images, record.system, record.history)
         tree.add_prompt(record.question)
-        for branch, response in enumerate((record.chosen, record.rejected)):
+        for branch, response in enumerate((record.chosen, record.rejected)[: 1 if chosen_only else 2]):
             ids, segment = self._response(record.id, response, tree.frame)
             if self.segment_context == "single_pass" or not response.segments:
                 tree.add(0, ids, torch.ones_like(ids).bool(), segment=segment, branch=branch)

@@ -22,6 +22,7 @@ def require_fitting(config: DictConfig) -> None:
         ConfigError: what does not go together and what to change.
     """
     _require_traces(config)
+    _require_sides(config)
     try:
         plan: TowerPlan = build(config.towers)
         if config.reference.kind == "adapter_off":
@@ -69,6 +70,20 @@ def _require_traces(config: DictConfig) -> None:
                 f"{place}.answers_only=true has no rated steps, which objective.kind={objective} needs: "
                 "choose objective=sft"
             )
+
+
+def _require_sides(config: DictConfig) -> None:
+    """Refuse pairs that an objective would imitate both sides of, or that have one side where it needs two."""
+    imitates = str(config.objective["_target_"]).endswith(".SFTModule")
+    for name, node in corpora_of(config).items():
+        if node.corpus.kind != "preferences" or bool(node.module.get("chosen_only")) == imitates:
+            continue
+        place = f"data.corpora.{name}.module" if name else "data.module"
+        why = "would imitate rejected responses" if imitates else "compares both responses of a pair"
+        raise ConfigError(
+            f"objective {str(config.objective['_target_']).rsplit('.', 1)[-1]} {why}: set "
+            f"{place}.chosen_only={str(imitates).lower()}"
+        )
 
 
 def _strategy(node: Any) -> str:

@@ -47,6 +47,7 @@ class Corpus:
         grounding: for ``questions``, further training questions that ask for the objects in order and for each one's place.
         rounding, wording, kinds, others, errors: see :mod:`spatial_lightning.synthesis`.
         traces: for ``traces``, how they are made; null takes the defaults.
+        val_kinds: kinds of the evaluation questions; null takes those of the training questions.
         val_questions, val_reasoned: direct and reasoned evaluation questions of each held-out image.
 
     Raises:
@@ -71,6 +72,7 @@ class Corpus:
     others: int = 1
     errors: Mapping[str, float] | None = None
     traces: TraceSettings | None = None
+    val_kinds: Any = None
     val_questions: int = 6
     val_reasoned: int = 2
 
@@ -90,6 +92,8 @@ class Corpus:
             raise ConfigError(f"data.scenes={self.scenes} needs data.root, the folder it lies in")
         if self.scenes == "procedural" and not (self.train_images and self.val_images):
             raise ConfigError("procedural scenes need data.train_images and data.val_images of at least 1")
+        if self.kind == "traces" and self.val_kinds is not None:
+            raise ConfigError("data.corpus.val_kinds is for questions and preferences: a policy plays the tasks of its traces")
         if not 0 < self.val_share < 1:
             raise ConfigError(f"data.val_share is {self.val_share}; it must be between 0 and 1")
 
@@ -191,7 +195,7 @@ def _make_questions(
             scenes,
             questions_per_image=corpus.val_questions,
             reasoned_per_image=corpus.val_reasoned,
-            **questions,
+            **{**questions, "kinds": corpus.kinds if corpus.val_kinds is None else corpus.val_kinds},
         )
 
 
@@ -242,7 +246,10 @@ def _clevr(corpus: Corpus) -> tuple[list[Scene], list[Scene], list[str]]:
 
 def _content(corpus: Corpus) -> dict[str, Any]:
     """What a corpus is made from."""
-    return {key: value for key, value in asdict(corpus).items() if key != "traces" or corpus.kind == "traces"}
+    unused = {"traces"} if corpus.kind != "traces" else set()
+    # What is new and not set leaves the corpora of before valid.
+    unused |= {"val_kinds"} if corpus.val_kinds is None else set()
+    return {key: value for key, value in asdict(corpus).items() if key not in unused}
 
 
 def _root_state(corpus: Corpus) -> list[Any]:

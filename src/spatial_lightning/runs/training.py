@@ -56,7 +56,10 @@ from spatial_lightning.runs.progress import Progress, clock
 from spatial_lightning.runs.report import write_report
 from spatial_lightning.runs.rollouts import Arena, arena_of
 
-_TRAINS_ON = {"SFTModule": {"questions": "spatialvlm", "traces": "traces"}, "OfflineRLModule": {"traces": "traces"}}
+_TRAINS_ON = {
+    "SFTModule": {"questions": "spatialvlm", "traces": "traces", "preferences": "preferences"},
+    "OfflineRLModule": {"traces": "traces"},
+}
 """Kinds of corpora that an objective takes, each with its data option; others take preferences."""
 
 
