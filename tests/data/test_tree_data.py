@@ -14,7 +14,7 @@ from samples import TEXTS, asked, pair, question
 from spatial_lightning.backbones import Backbone
 from spatial_lightning.data import PreferenceDataModule, SpatialVLMDataModule
 from spatial_lightning.records import AnyRecord, ImageQuestions, RecordError, write_records
-from spatial_lightning.tree import TreeBatch, TreeError
+from spatial_lightning.tree import TreeBatch, TreeError, pack
 
 Make = Callable[..., SpatialVLMDataModule]
 
@@ -206,6 +206,24 @@ def test_pairs_ask_each_question_once(make: Make, pictures: tuple[Path, ...]) ->
     data = make(pairs, cls=PreferenceDataModule)
     assert [asked_question.id for _, asked_question in data.questions("train")] == ["q", "r"]
     assert len(make().questions("train")) == 32
+
+
+def test_chosen_responses_alone_are_the_pair_without_its_rejected_branch(
+    make: Make, pictures: tuple[Path, ...], policy: Backbone
+) -> None:
+    pairs = [pair(str(index), pictures[:1], extra=f", {TEXTS[2]}" * index) for index in range(2)]
+    both = make(train=pairs, cls=PreferenceDataModule)
+    one = make(train=pairs, cls=PreferenceDataModule, chosen_only=True)
+    for record in pairs:
+        tree, alone = both.tree(record, epoch=0), one.tree(record, epoch=0)
+        assert tree is not None
+        assert alone is not None
+        full, part = pack([tree]), pack([alone])
+        assert part.branches == 1
+        assert part.tokens < full.tokens
+        logps = policy.read(full).logps[full.branch == 0]
+        torch.testing.assert_close(policy.read(part).logps, logps, rtol=1e-4, atol=1e-5)
+    assert one.fingerprint() != both.fingerprint()
 
 
 def test_reference_rows_hold_every_example_with_its_hash(make: Make, pictures: tuple[Path, ...]) -> None:

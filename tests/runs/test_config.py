@@ -91,7 +91,6 @@ def test_a_mistyped_option_in_a_list_fails_before_any_job_runs() -> None:
     ("overrides", "words"),
     [
         (["objective=fdpo"], "data=preferences"),
-        (["data=preferences"], "data=spatialvlm"),
         (["trainer.precision=16-true"], "choose 16-mixed"),
         (
             ["towers=lora", "towers.language.dropout=0.1", "objective=dpo", "data=preferences", "reference=cached"],
@@ -109,6 +108,8 @@ def test_a_mistyped_option_in_a_list_fails_before_any_job_runs() -> None:
             ["towers=lora", "towers.language.mode=frozen", "towers.language.rank=16"],
             "alpha have no effect in mode frozen",
         ),
+        (["data=preferences"], "would imitate rejected responses: set data.module.chosen_only=true"),
+        (["+experiment=dpo_vit_frozen", "data.module.chosen_only=true"], "chosen_only=false"),
         (["towers.language.mode=half"], "allowed: full, frozen, lora"),
         (["backbone.quantization=nf4"], "towers=qlora"),
         (["optimization.optimizer=muon", "trainer.strategy=fsdp"], "muon needs whole matrices"),
@@ -137,6 +138,7 @@ def test_combinations_that_cannot_work_are_refused(overrides: list[str], words: 
         ({"kind": "questions", "difficulty": "insane"}, "allowed: easy"),
         ({"kind": "questions", "val_share": 1.0}, "between 0 and 1"),
         ({"kind": "questions", "train_images": None}, "at least 1"),
+        ({"kind": "traces", "val_kinds": ["count"]}, "val_kinds is for questions and preferences"),
     ],
 )
 def test_impossible_corpora_are_refused(settings: dict[str, object], words: str) -> None:

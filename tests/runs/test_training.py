@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -148,6 +149,15 @@ def test_warm_start_by_name_trains_the_experiment_once(place: Path, monkeypatch:
         run = training.train(config, place / "outputs" / "warm" / attempt)
         assert "sft_spatialvlm" in json.loads((run / "summary.json").read_text())["warm_start"]
     assert len(list((place / "outputs" / "sft_spatialvlm").iterdir())) == 1
+
+
+def test_held_out_kinds_may_differ_from_trained_ones(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"train_images": 4, "val_images": 4, "per_image": 4, "kinds": ["left_right"]}
+    files = prepare(Corpus("questions", **options, val_kinds=["tall_short", "left_right"]), tmp_path)
+    kinds = {split: {question.kind for _, question in files.questions(split)} for split in ("train", "val")}
+    assert "tall_short" in kinds["val"]
+    trained = [json.loads(line) for line in Path(str(files.train)).read_text().splitlines()]
+    assert {question["kind"] for row in trained for question in row["questions"]} == {"left_right"}
 
 
 def test_original_clevr_files_make_a_corpus(shared_data: Path, tmp_path: Path) -> None:
