@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from small_runs import small
 
 from spatial_lightning.backbones import Backbone
 from spatial_lightning.data import Encoder
+from spatial_lightning.modules import OfflineRLModule
 from spatial_lightning.records import BadRows, Trace, read_records
 from spatial_lightning.runs.answering import said
 from spatial_lightning.runs.build import build
@@ -130,6 +132,21 @@ def test_a_run_on_traces_is_evaluated_by_its_games(tmp_path: Path) -> None:
     assert "steps malformed" in (run / "report.md").read_text()
 
 
+def test_token_values_guide_the_games_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[float] = []
+    plain = OfflineRLModule.generate
+
+    def generate(self: OfflineRLModule, *args: Any, guidance: float = 0.0, **options: Any) -> list[str]:
+        used.append(guidance)
+        return plain(self, *args, guidance=guidance, **options)
+
+    monkeypatch.setattr(OfflineRLModule, "generate", generate)
+    settings = ("data=traces", "objective=ilql", *SMALL_TRACES, "evaluation.guidance=2.5", "trainer.max_steps=1")
+    run = train(compose_run(small(tmp_path, *settings)), tmp_path / "run")
+    assert set(used) == {2.5}
+    assert json.loads((run / "summary.json").read_text())["metrics"]["game/answered"] >= 0
+
+
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
@@ -144,6 +161,7 @@ def test_a_run_on_traces_is_evaluated_by_its_games(tmp_path: Path) -> None:
             ],
             r"set data\.corpora\.games\.module\.include_rejected=false",
         ),
+        (["+experiment=awr_traces", "evaluation.guidance=1"], "only objective=ilql learns"),
         (["objective=awr"], "OfflineRLModule trains on traces, data.corpus.kind is questions: choose data=traces"),
     ],
 )

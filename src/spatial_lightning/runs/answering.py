@@ -11,10 +11,10 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from spatial_lightning.backbones import Backbone
 from spatial_lightning.data import Encoder
 from spatial_lightning.evaluation import Summary, summarise
 from spatial_lightning.records import Question
+from spatial_lightning.runs.answerers import Answerer, answerer
 from spatial_lightning.runs.directory import write_text
 from spatial_lightning.runs.rollouts import Arena, Rollouts, roll_out
 from spatial_lightning.steps import StepError, read_action
@@ -33,6 +33,7 @@ class Evaluation:
         max_new_tokens: longest answer in tokens.
         batch_size: prompts generated together.
         checkpoint_every: optimizer steps between two checkpoints.
+        guidance: how far the token values of ILQL bend what is generated, at least 0 (arXiv:2206.11871).
     """
 
     questions: int = 400
@@ -41,12 +42,15 @@ class Evaluation:
     max_new_tokens: int = 192
     batch_size: int = 64
     checkpoint_every: int = 100
+    guidance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.questions + self.reasoned < 1:
             raise ValueError("evaluation.questions and evaluation.reasoned are both 0: there is nothing to compare")
         if self.every is not None and self.every < 1:
             raise ValueError(f"evaluation.every is {self.every}; it must be at least 1, or null")
+        if self.guidance < 0:
+            raise ValueError(f"evaluation.guidance is {self.guidance}; it must be at least 0, and 0 for no guidance")
 
 
 def choose(questions: Sequence[Asked], evaluation: Evaluation, seed: int = 0) -> list[Asked]:
@@ -59,7 +63,7 @@ def choose(questions: Sequence[Asked], evaluation: Evaluation, seed: int = 0) ->
     return chosen
 
 
-def answer(backbone: Backbone, asked: Sequence[Asked], evaluation: Evaluation) -> list[str]:
+def answer(backbone: Answerer, asked: Sequence[Asked], evaluation: Evaluation) -> list[str]:
     """The backbone's greedy answers, one a question."""
     encoder = Encoder(backbone.processor)
     direct = [index for index, (_, question) in enumerate(asked) if question.style == "direct"]
@@ -104,7 +108,7 @@ class Answered:
 
 
 def evaluate(
-    backbone: Backbone, asked: Sequence[Asked], evaluation: Evaluation, arena: Arena | None = None
+    backbone: Answerer, asked: Sequence[Asked], evaluation: Evaluation, arena: Arena | None = None
 ) -> Answered:
     """Answers and their scores; with an arena the questions are games with tools, without one each is answered at once."""
     if arena is None:
@@ -171,5 +175,5 @@ class AnswerDuringTraining(L.Callback):
         """Answer when it is time."""
         every = self.evaluation.every
         if every and trainer.global_step % every == 0 and trainer.global_step != trainer.max_steps:
-            answered = evaluate(pl_module.backbone, self.asked, self.evaluation, self.arena)
+            answered = evaluate(answerer(pl_module, self.evaluation.guidance), self.asked, self.evaluation, self.arena)
             self.record(answered.metrics("eval_part/"))

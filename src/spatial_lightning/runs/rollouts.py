@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from spatial_lightning.backbones import Backbone
 from spatial_lightning.data import Encoder
 from spatial_lightning.records import RecordError
+from spatial_lightning.runs.answerers import Answerer
 from spatial_lightning.runs.corpora import Corpus, trace_scenes
 from spatial_lightning.runs.corpus_files import CorpusFiles
 from spatial_lightning.runs.published import Published
@@ -124,7 +124,7 @@ def arena_of(corpus: Corpus | Published, cache: Path, files: CorpusFiles) -> Are
 
 
 def roll_out(
-    backbone: Backbone,
+    backbone: Answerer,
     arena: Arena,
     questions: Sequence[str],
     *,
@@ -160,7 +160,7 @@ def roll_out(
     return Rollouts(tuple(games))
 
 
-def _recorded(backbone: Backbone, text: str) -> str:
+def _recorded(backbone: Answerer, text: str) -> str:
     """A step as it can go on record: neither empty nor with control tokens, which are malformed one way or the other."""
     try:
         backbone.processor.check_text(text)

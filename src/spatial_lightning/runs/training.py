@@ -22,6 +22,7 @@ from spatial_lightning.data import TreeDataModule
 from spatial_lightning.evaluation import Summary, compare, majority_baseline, table
 from spatial_lightning.modules import FineTuner
 from spatial_lightning.modules.sharding import FSDP2Strategy
+from spatial_lightning.runs.answerers import answerer
 from spatial_lightning.runs.answering import (
     AnswerDuringTraining,
     Answered,
@@ -139,6 +140,11 @@ def check(config: DictConfig) -> None:
         )
     require_fitting(config)
     require_devices(config)
+    if config.evaluation.get("guidance") and objective.get("kind") != "ilql":
+        raise ConfigError(
+            f"evaluation.guidance={config.evaluation.guidance} needs values of tokens, which only objective=ilql learns: "
+            "set it to 0"
+        )
     if config.export:
         require_free(resolve_path(config.export))
     if objective.get("shuffle_segments") and objective.get("segment_context") == "independent":
@@ -238,7 +244,7 @@ def _answer(parts: _Parts, trainer: L.Trainer) -> Answered:
     """Answers on the device that trains, where the weights are not yet or no longer outside of fitting."""
     if not isinstance(trainer.strategy, FSDP2Strategy):
         parts.backbone.to(trainer.strategy.root_device)
-    return evaluate(parts.backbone, parts.asked, parts.evaluation, parts.arena)
+    return evaluate(answerer(parts.module, parts.evaluation.guidance), parts.asked, parts.evaluation, parts.arena)
 
 
 @rank_zero_only
