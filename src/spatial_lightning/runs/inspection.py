@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from spatial_lightning.data import TreeDataModule
+from spatial_lightning.evaluation.text import final_answer
 from spatial_lightning.records import SEGMENTS, AnyRecord, ImageQuestions, PreferencePair, Question, Trace
 from spatial_lightning.runs.build import build_processor
 from spatial_lightning.runs.config import ConfigError, resolve_path
@@ -24,6 +25,7 @@ COUNTED = 20_000
 ENCODED = 500
 """Examples of a split whose tokens are counted."""
 _LISTED = 1000
+_SIDES = ("chosen", "rejected")
 SHOWN = 12
 """Examples of a split that are shown token by token."""
 
@@ -113,19 +115,30 @@ def _look(data: TreeDataModule[Any], name: str, decode: Callable[[list[int]], st
         split.trained.append(tree.trained_tokens)
         split.branches.append(tree.branches)
         if place in shown:
-            images = [image for record in _single(records[index]) for image in record.images]
-            examples.append(Example(tree.id, name, tuple(dict.fromkeys(images)), tuple(_runs(tree, decode))))
+            examples.append(example(tree, records[index], decode, split=name))
     return split, examples
+
+
+def example(tree: TokenTree, record: Any, decode: Callable[[list[int]], str], *, split: str = "") -> Example:
+    """An example to look at token by token: its tree, and the record or records that it was encoded from."""
+    records = _single(record)
+    images = dict.fromkeys(image for own in records for image in own.images)
+    return Example(tree.id, split, tuple(images), tuple(_runs(tree, decode, records)))
 
 
 def _count(split: Split, record: AnyRecord) -> None:
     split.images.update(record.images)
     for question in _questions(record):
         split.kinds[question.kind] += 1
-        split.answers.setdefault(question.kind, Counter())[question.answer] += 1
+        split.answers.setdefault(question.kind, Counter())[_short(question.answer)] += 1
     if isinstance(record, Trace):
         split.ratings += [step.rating for step in record.steps if step.rating is not None]
         split.rejected += sum(len(step.rejected) for step in record.steps)
+
+
+def _short(answer: str) -> str:
+    """What an answer comes to, without the reasoning before it."""
+    return final_answer(answer).strip().removesuffix("</reasoning>").strip(" .") or answer
 
 
 def _questions(record: AnyRecord) -> Sequence[Question]:
@@ -143,15 +156,17 @@ def _spread(count: int, limit: int) -> list[int]:
     return sorted({place * count // min(count, limit) for place in range(min(count, limit))}) if count else []
 
 
-def _runs(tree: TokenTree, decode: Callable[[list[int]], str]) -> Iterator[Run]:
+def _runs(tree: TokenTree, decode: Callable[[list[int]], str], records: Sequence[AnyRecord]) -> Iterator[Run]:
     """The tree's text, cut where the node, being trained or the segment changes."""
+    pairs = all(isinstance(record, PreferencePair) for record in records)
     depths: list[int] = []
     for index, node in enumerate(tree.nodes):
         depths.append(depths[node.parent] + 1 if node.parent >= 0 else 0)
-        yield from _node_runs(index, node, depths[index], decode)
+        branch = "context" if node.branch < 0 else _SIDES[node.branch] if pairs else f"branch {node.branch}"
+        yield from _node_runs(index, node, depths[index], branch, decode)
 
 
-def _node_runs(index: int, node: Node, depth: int, decode: Callable[[list[int]], str]) -> Iterator[Run]:
+def _node_runs(index: int, node: Node, depth: int, branch: str, decode: Callable[[list[int]], str]) -> Iterator[Run]:
     start = 0
     marks = [
         (bool(trained), int(segment))
@@ -168,7 +183,7 @@ def _node_runs(index: int, node: Node, depth: int, decode: Callable[[list[int]],
             tokens=end - start,
             trained=trained,
             segment=SEGMENTS[segment] if trained and segment >= 0 else "",
-            branch=node.branch,
+            branch=branch,
         )
         start = end
 

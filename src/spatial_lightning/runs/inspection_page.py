@@ -68,7 +68,7 @@ class Run:
         depth: how many nodes lie above it.
         text: the tokens decoded, special ones included.
         segment: of trained tokens, if they have one.
-        branch: that the node belongs to, -1 for context.
+        branch: what the node belongs to, in words.
     """
 
     node: int
@@ -77,7 +77,7 @@ class Run:
     tokens: int
     trained: bool
     segment: str
-    branch: int
+    branch: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +133,10 @@ def _example(example: Example) -> str:
 
 def _node(runs: Sequence[Run]) -> str:
     first, tokens = runs[0], sum(run.tokens for run in runs)
-    name = "context" if first.branch < 0 else f"branch {first.branch}"
     text = "".join(_run(run) for run in runs)
     return (
         f'<div class="node" style="margin-left:{1.5 * first.depth}rem">'
-        f"<small>{name}, {tokens:,} tokens</small><div>{text}</div></div>"
+        f"<small>{escape(first.branch)}, {tokens:,} tokens</small><div>{text}</div></div>"
     )
 
 
