@@ -226,7 +226,8 @@ def test_a_mixture_is_trained_on_and_reported_by_corpus(tmp_path: Path) -> None:
 
 def test_an_inspected_pair_says_which_side_is_which(tmp_path: Path) -> None:
     said: list[str] = []
-    config = compose_run(overrides(tmp_path, "+experiment=fdpo_vit_unfrozen", "inspect=data"))
+    scenes = ("data.train_images=6", "data.val_images=3")
+    config = compose_run(overrides(tmp_path, "+experiment=fdpo_vit_unfrozen", "inspect=data", *scenes))
     page = inspect(config, tmp_path / "run", say=said.append).read_text()
     assert page.count("<small>chosen, ") == page.count("<small>rejected, ") > 0
     assert "</reasoning>" not in "".join(said)
