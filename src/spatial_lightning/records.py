@@ -46,7 +46,7 @@ class Question:
     options: tuple[str, ...] = ()
     value: float | None = None
     style: str = "direct"
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _require_text("question", self.text)
@@ -228,12 +228,14 @@ class BadRows:
 
     Attributes:
         max_fraction: share of bad rows in [0, 1] above which :meth:`check` raises.
+        setting: what a user raises to allow more.
     """
 
     max_fraction: float = 0.0
     good: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     places: list[str] = field(default_factory=list)
+    setting: str = "data.max_bad_fraction"
 
     def add(self, place: str, reason: str, kind: str | None = None) -> None:
         """Record one bad row at ``place`` (``path:line``); ``kind`` groups reasons that differ in detail only."""
@@ -252,8 +254,8 @@ class BadRows:
             shown = "\n  ".join(self.places[:5])
             more = f"\n  ... and {len(self.places) - 5} more" if len(self.places) > 5 else ""
             raise RecordError(
-                f"{self.bad} of {total} rows cannot be used, data.max_bad_fraction allows {self.max_fraction:g}:\n"
-                f"  {shown}{more}\nFix the rows, or raise data.max_bad_fraction to go on without them."
+                f"{self.bad} of {total} rows cannot be used, {self.setting} allows {self.max_fraction:g}:\n"
+                f"  {shown}{more}\nFix the rows, or raise {self.setting} to go on without them."
             )
 
 

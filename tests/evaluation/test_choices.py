@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatial_lightning.evaluation.parsing import extract_choice
+from spatial_lightning.evaluation.choices import read_choice
+from spatial_lightning.evaluation.parsing import extract_choice, parse_quantity
 
 MODELS = ("llava-v1.5-13b-xtuner", "GPT4Turbo", "flamingov2")
 COLOURS = ("red cube", "blue ball", "large red cube", "green cone")
@@ -143,6 +144,23 @@ def test_forms_of_answers(answer, options, expected):
     assert extract_choice(answer, options) == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "rule"),
+    [("(B)", "letter"), ("b", "letter"), ("Answer: B", "letter"), ("B) blue ball", "text"), ("blue ball", "text"),
+     ("I would say it is the blue ball.", "text"), ("It looks like (B).", "letter"), ("The point labeled B", "letter")],
+)  # fmt: skip
+def test_letters_are_told_from_words(answer, rule):
+    assert read_choice(answer, COLOURS) == (1, f"option {rule}")
+
+
+@pytest.mark.parametrize("missing", [None, 3, b"A", ["A"]])
+def test_what_is_no_text_is_refused_in_words(missing):
+    with pytest.raises(ValueError, match="an answer must be text, got"):
+        extract_choice(missing, COLOURS)
+    with pytest.raises(ValueError, match="an answer must be text, got"):
+        parse_quantity(missing)
+
+
 @pytest.fixture(scope="module")
 def agreement(shared_data: Path) -> dict[str, float]:
     """Per model, how often our choice is the published one, where one was published; no choice is a miss."""
@@ -161,7 +179,7 @@ def agreement(shared_data: Path) -> dict[str, float]:
 
 def test_agrees_with_the_extraction_of_the_benchmark_authors(agreement):
     assert min(agreement.values()) > 0.985
-    assert statistics.median(agreement.values()) > 0.995
+    assert statistics.median(agreement.values()) > 0.995  # required: 0.95
 
 
 def test_answers_without_a_published_choice_are_mostly_undecidable(shared_data):

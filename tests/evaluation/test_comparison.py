@@ -9,7 +9,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from spatial_lightning.evaluation.statistics import compare, mcnemar_p, paired_bootstrap, wilson_interval
+from spatial_lightning.evaluation.statistics import (
+    compare,
+    mcnemar_p,
+    minimum_detectable,
+    paired_bootstrap,
+    wilson_interval,
+)
 
 answers = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
@@ -138,3 +144,42 @@ def test_shares_and_counts_agree(pairs):
     before, after = zip(*pairs, strict=True)
     comparison = compare(before, after, resamples=100)
     assert comparison.difference == pytest.approx((comparison.gained - comparison.lost) / len(pairs))
+
+
+def power(n, discordant, difference):
+    """Chance that McNemar's exact test finds ``difference``, by going through every outcome."""
+    up, down = (discordant + difference) / 2, (discordant - difference) / 2
+    total = 0.0
+    for gained in range(n + 1):
+        for lost in range(n + 1 - gained):
+            if mcnemar_p(gained, lost) < 0.05:
+                ways = math.comb(n, gained) * math.comb(n - gained, lost)
+                total += ways * up**gained * down**lost * (1 - discordant) ** (n - gained - lost)
+    return total
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(80, 0.3), (120, 0.5), (60, 0.9)])
+def test_the_smallest_detectable_difference_has_the_power_it_claims(n, discordant):
+    difference = minimum_detectable(n, discordant=discordant)
+    assert 0.7 < power(n, discordant, difference) < 0.86  # the exact test is a little more cautious than the formula
+    assert power(n, discordant, difference / 2) < 0.4
+
+
+def test_the_smallest_detectable_difference_by_its_formula():
+    for n, discordant in ((100, 0.5), (1000, 0.2), (400, 1.0)):
+        d = minimum_detectable(n, discordant=discordant)
+        needed = ((1.959964 * math.sqrt(discordant) + 0.841621 * math.sqrt(discordant - d * d)) / d) ** 2
+        assert needed == pytest.approx(n, rel=1e-4)
+    assert minimum_detectable(3) == 1
+    assert minimum_detectable(10_000) < minimum_detectable(1_000) < minimum_detectable(100)
+    assert minimum_detectable(100, power=0.95) > minimum_detectable(100) > minimum_detectable(100, level=0.8)
+    for wrong in ({"n": 0}, {"n": 9, "discordant": 0}, {"n": 9, "power": 1}, {"n": 9, "level": 95}):
+        with pytest.raises(ValueError, match="allowed: 1 question or more"):
+            minimum_detectable(**wrong)
+
+
+def test_the_conclusion_says_what_could_not_have_been_seen():
+    comparison = compare([True, False] * 50, [True, False] * 45 + [False, True] * 5)
+    reach = 100 * minimum_detectable(100, discordant=0.11)
+    assert comparison.detectable == pytest.approx(reach / 100)
+    assert f"where a true one is below about {reach:.1f} points" in comparison.conclusion

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatial_lightning.evaluation.metrics import BANDS, majority_answers, majority_baseline, summarise, table
+from spatial_lightning.evaluation.metrics import (
+    BANDS,
+    figures_table,
+    majority_answers,
+    majority_baseline,
+    summarise,
+    table,
+)
 from spatial_lightning.evaluation.statistics import wilson_interval
 from spatial_lightning.records import Question
 
@@ -134,3 +141,32 @@ def test_columns_about_other_questions_are_refused():
         table({"a": one, "b": two})
     with pytest.raises(ValueError, match="at least one column"):
         table({})
+
+
+def test_format_failures_are_apart_from_wrong_answers():
+    summary = summarise(MIXED, ["left", "left", "dunno", "1.2 m", "hm", ""])
+    assert summary.overall.unparsed_share == pytest.approx(3 / 6)
+    assert summary.overall.readable_accuracy == pytest.approx(2 / 3)
+    assert summary.kinds["left_right"].readable_accuracy == pytest.approx(1 / 2)
+    assert summary.metrics()["readable_accuracy"] == pytest.approx(2 / 3)
+    assert summary.rules == {"unreadable": 3, "option text": 2, "length within 50-200 %": 1}
+
+
+def test_figures_in_a_table_headline_first_then_format_failures():
+    columns = {
+        "before": summarise(MIXED, [""] * 6),
+        "after": summarise(MIXED, ["left", "right", "?", "1 m", "8 m", "cube"]),
+    }
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in figures_table(columns).splitlines()]
+    assert [row[0] for row in rows] == [
+        "figure", ":-------------------", "accuracy", "macro_accuracy", "unreadable", "right among readable"
+    ]  # fmt: skip
+    assert rows[2] == ["accuracy", "0.0", "83.3"]
+    assert rows[4:] == [["unreadable", "100.0", "16.7"], ["right among readable", "-", "100.0"]]
+    with pytest.raises(ValueError, match="at least one column"):
+        figures_table({})
+
+
+def test_a_missing_answer_is_refused_in_words():
+    with pytest.raises(ValueError, match="question 'left_right-left': the answer is None"):
+        summarise([closed("left")], [None])

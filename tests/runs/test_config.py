@@ -18,12 +18,10 @@ GIVEN = {
 }
 """What experiments on corpora of the user's own have to be told."""
 EXPERIMENTS = sorted(path.stem for path in (PROJECT / "experiments").glob("*.yaml"))
-SWEEPS = sorted(path.stem for path in (PROJECT / "sweeps").glob("*.yaml"))
 
 
-def test_there_are_experiments_and_sweeps() -> None:
+def test_there_are_experiments() -> None:
     assert {"sft_spatialvlm", "fdpo_vit_unfrozen", "pretrain_tiny"} <= set(EXPERIMENTS)
-    assert {"vit_freeze", "fdpo_alpha_lambda"} <= set(SWEEPS)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -43,16 +41,6 @@ def test_every_experiment_is_in_the_readme(name: str) -> None:
     assert f"`{name}`" in (PROJECT / "experiments" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", SWEEPS)
-def test_every_sweep_names_experiments_that_exist(name: str) -> None:
-    sweep = OmegaConf.load(PROJECT / "sweeps" / f"{name}.yaml")
-    assert f"`{name}`" in (PROJECT / "sweeps" / "README.md").read_text()
-    params = sweep.hydra.sweeper.params
-    for experiment in params["+experiment"].split(","):
-        first = {key: str(value).split(",")[0] for key, value in params.items() if key != "+experiment"}
-        check(compose_run([f"+experiment={experiment}", *(f"{key}={value}" for key, value in first.items())]))
-
-
 @pytest.mark.parametrize(
     "group", sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 )
@@ -62,7 +50,8 @@ def test_every_yaml_of_every_group_composes(group: str) -> None:
     for path in files:
         if group not in ("experiment", "sweep"):
             # Readers of corpora are chosen beside the data that they are for.
-            compose_run([f"{'+' * (group == 'corpus')}{group}={path.stem}"])
+            command = "evaluate" if group == "benchmark" else "train"
+            compose_run([f"{'+' * (group == 'corpus')}{group}={path.stem}"], command)
 
 
 @pytest.mark.parametrize(

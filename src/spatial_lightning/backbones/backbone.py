@@ -31,6 +31,7 @@ from spatial_lightning.backbones.head import Readout, read_out
 from spatial_lightning.backbones.inputs import image_inputs
 from spatial_lightning.backbones.kernels import kernel_for
 from spatial_lightning.backbones.loading import architecture, load_model, use_liger_layers
+from spatial_lightning.backbones.prefixes import can_share_prefixes, generate_behind_prefixes
 from spatial_lightning.backbones.processor import BackboneError, Processor
 from spatial_lightning.backbones.separate import separate_hidden
 from spatial_lightning.backbones.structure import KNOWN_TOWERS, find_dead, find_towers, logit_softcap, owner
@@ -279,12 +280,20 @@ class Backbone(nn.Module):
     # ------------------------------------------------------------------ generation
 
     def generate(
-        self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 64, guide: Guide | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int,
+        batch_size: int = 64,
+        guide: Guide | None = None,
+        share: bool = False,
     ) -> list[str]:
         """Greedy answers, one a prompt, in the order given; prompts of similar length are padded together.
 
         Args:
             guide: from last hidden states to what is added to the logits there.
+            share: read what prompts about the same images have in common once a batch, where the architecture allows it
+                (:func:`can_share_prefixes`); the answers are the same to rounding.
 
         Raises:
             BackboneError: a guide for a model that bounds its logits, which would bend what is added.
@@ -293,9 +302,9 @@ class Backbone(nn.Module):
         self.eval()
         try:
             with self._stock_attention(), self._guided(guide):
-                return generate(
-                    self.model, self.processor, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size
-                )
+                sharing = share and can_share_prefixes(self.model.config.model_type, self.decoder.config)
+                way = generate_behind_prefixes if sharing else generate
+                return way(self.model, self.processor, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
         finally:
             self.train(training)
 

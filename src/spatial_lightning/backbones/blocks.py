@@ -27,6 +27,11 @@ class Blocks:
     windowed: bool
 
 
+def is_causal(model_type: str) -> bool:
+    """Whether no token of this family sees a later one."""
+    return model_type not in _PICTURES | _PROMPT
+
+
 def blocks_of(model_type: str, batch: TreeBatch, image_token_id: int) -> Blocks | None:
     """The blocks of a packed row under the rule of a family; None for causal families.
 

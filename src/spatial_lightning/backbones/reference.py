@@ -17,6 +17,7 @@ from torch import Tensor
 from spatial_lightning.backbones.adapters import is_adapter
 from spatial_lightning.backbones.backbone import Backbone
 from spatial_lightning.backbones.processor import BackboneError
+from spatial_lightning.locks import locked
 from spatial_lightning.tree import TreeBatch
 
 _TOLERANCE = 1e-3
@@ -106,9 +107,14 @@ class CachedReference(Reference):
 
     @torch.no_grad()
     def fill(self, policy: Backbone, batches: Iterable[TreeBatch], corpus: str) -> int:
-        """Compute what is missing with the policy's present weights and return how many examples that were."""
+        """Compute what is missing with the policy's present weights and return how many examples that were.
+
+        Of processes that come at once, one computes and the others wait and then find everything.
+        """
         computed = 0
-        with _beneath(policy):
+        with locked(self.path.with_suffix(".lock")), _beneath(policy):
+            if self.is_complete(corpus):
+                return 0
             for batch in batches:
                 if all(self._find(key) is not None for key in batch.tree_keys):
                     continue
@@ -117,8 +123,8 @@ class CachedReference(Reference):
                 with self._open() as database:
                     database.executemany("INSERT OR IGNORE INTO logps VALUES (?, ?)", rows)
                 computed += len(rows)
-        with self._open() as database:
-            database.execute("INSERT OR IGNORE INTO complete VALUES (?)", (corpus,))
+            with self._open() as database:
+                database.execute("INSERT OR IGNORE INTO complete VALUES (?)", (corpus,))
         self.computed += computed
         return computed
 

@@ -195,10 +195,20 @@ class Encoder:
         self, images: Sequence[Path], question: Question, *, system: str = "", history: Sequence[tuple[str, str]] = ()
     ) -> Prompt:
         """The tokens up to the answer, for generation: exactly the context that training puts before an answer."""
-        self._check(question.text)
-        tree = _Builder(self, question.id, images, system, history)
-        tree.add_prompt(question)
-        return Prompt(tree.nodes[0].ids, tree.images)
+        return self.prompts(images, [question], system=system, history=history)[0]
+
+    def prompts(
+        self,
+        images: Sequence[Path],
+        questions: Sequence[Question],
+        *,
+        system: str = "",
+        history: Sequence[tuple[str, str]] = (),
+    ) -> list[Prompt]:
+        """As :meth:`prompt`, for several questions about the same images, which are decoded once."""
+        self._check(*(question.text for question in questions))
+        tree = _Builder(self, questions[0].id, images, system, history)
+        return [Prompt(tree.nodes[tree.add_prompt(question)].ids, tree.images) for question in questions]
 
     def _check(self, *texts: str) -> None:
         for text in texts:

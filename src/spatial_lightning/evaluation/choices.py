@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from spatial_lightning.evaluation.text import SMALL_NUMBERS, conclusions, final_answer, plain
 
@@ -38,6 +39,17 @@ _ASIDE = re.compile(
 _FALSE_NO = r"(?!\s(?:doubt|one|other|way|problem|longer|matter)\b)"
 
 
+LETTER = "option letter"
+TEXT = "option text"
+
+
+class Pick(NamedTuple):
+    """An option that was picked: its index, and whether by its letter or by its words (``option letter``, ``option text``)."""
+
+    index: int
+    rule: str
+
+
 def extract_choice(answer: str, options: Sequence[str]) -> int | None:
     """Index of the option that ``answer`` picks, or None where that cannot be decided.
 
@@ -45,8 +57,22 @@ def extract_choice(answer: str, options: Sequence[str]) -> int | None:
     usual synonyms of yes and no. Only what follows ``the final answer is`` counts where that is written. Otherwise the
     last stated answer wins, then one given at once, then the last conclusion, then the last letter in brackets, then
     the first sentence that names one option. Repeating the list of options picks none of them.
+
+    Raises:
+        ValueError: ``answer`` is no text, e.g. None.
     """
-    return _Reader(options).read(final_answer(plain(answer)).strip()) if options else None
+    pick = read_choice(answer, options)
+    return None if pick is None else pick.index
+
+
+def read_choice(answer: str, options: Sequence[str]) -> Pick | None:
+    """As :func:`extract_choice`, with the rule by which the option was found.
+
+    Raises:
+        ValueError: ``answer`` is no text, e.g. None.
+    """
+    text = final_answer(plain(answer)).strip()
+    return _Reader(options).read(text) if options else None
 
 
 class _Reader:
@@ -65,88 +91,92 @@ class _Reader:
         self.names = re.compile("|".join(f"({_spelled(name)})" for name in self.spelled) or r"(?!)", re.IGNORECASE)
         self.listing = _listing(names)
 
-    def read(self, text: str) -> int | None:
-        """Index of the option that ``text`` picks; None where that cannot be decided."""
+    def read(self, text: str) -> Pick | None:
+        """The option that ``text`` picks; None where that cannot be decided."""
         if self.numeric:
             text = re.sub(r"[A-Za-z]+", lambda word: str(SMALL_NUMBERS.get(word[0].lower(), word[0])), text)
         if (whole := self._whole(text)) is not None:
             return whole
         text = self.listing.sub("\n", text).strip()
         for start, end in conclusions(text, _ANSWER):
-            if (index := self._stated(text[start:end])) is not None:
-                return index
-        if (index := self._leading(text)) is not None:
-            return index
+            if (pick := self._stated(text[start:end])) is not None:
+                return pick
+        if (pick := self._leading(text)) is not None:
+            return pick
         for start, end in conclusions(text, _CONCLUSION):
-            if (index := self._first_named(text[start:end])) is not None:
-                return index
+            if (pick := self._first_named(text[start:end])) is not None:
+                return pick
         sentences = _SENTENCE.findall(text)
         return self._last_bracketed(sentences) if _BRACKETED.search(text) else self._best_sentence(sentences)
 
     def _name(self, match: re.Match[str]) -> str:
         return self.spelled[(match.lastindex or 1) - 1]
 
-    def _letter(self, letter: str | None) -> int | None:
-        index = ord(letter.upper()) - ord("A") if letter and letter.isascii() else -1
-        return index if 0 <= index < self.count else None
+    def _words(self, name: str) -> Pick:
+        return Pick(self.index[name], TEXT)
 
-    def _whole(self, text: str) -> int | None:
+    def _letter(self, letter: str | None) -> Pick | None:
+        index = ord(letter.upper()) - ord("A") if letter and letter.isascii() else -1
+        return Pick(index, LETTER) if 0 <= index < self.count else None
+
+    def _whole(self, text: str) -> Pick | None:
         bare = _bare(text)
         if bare in self.index:
-            return self.index[bare]
+            return self._words(bare)
         letter = bare.strip(" ().:")
         return self._letter(letter) if len(letter) == 1 else None
 
-    def _stated(self, text: str) -> int | None:
+    def _stated(self, text: str) -> Pick | None:
         """What the words after ``answer is`` pick: a letter on its own, else the first sentence that names options."""
-        if (match := _STATED.match(text)) and (index := self._letter(match[1])) is not None:
-            return index
+        if (match := _STATED.match(text)) and (pick := self._letter(match[1])) is not None:
+            return pick
         return self._first_named(text)
 
-    def _leading(self, text: str) -> int | None:
+    def _leading(self, text: str) -> Pick | None:
         if match := _LEADING.match(text):
             return self._letter(next(filter(None, match.groups()), None))
         match = self.names.match(text)
         name = self._name(match) if match else ""
-        return self.index[name] if name in (*_YES, *_NO) else None
+        return self._words(name) if name in (*_YES, *_NO) else None
 
-    def _first_named(self, text: str) -> int | None:
+    def _first_named(self, text: str) -> Pick | None:
         for sentence in _SENTENCE.findall(text):
             if named := self._named(sentence):
                 return named[0] if len(set(named)) == 1 else None
         return None
 
-    def _last_bracketed(self, sentences: list[str]) -> int | None:
+    def _last_bracketed(self, sentences: list[str]) -> Pick | None:
         for sentence in reversed(sentences):
             named = self._bracketed(sentence)
             if named:
                 return named[0] if len(set(named)) == 1 else None
         return None
 
-    def _best_sentence(self, sentences: list[str]) -> int | None:
+    def _best_sentence(self, sentences: list[str]) -> Pick | None:
         """The first sentence that names one option; where three or more were all discussed, the last one after that."""
         single = [named[0] for named in map(self._named, sentences) if len(set(named)) == 1]
-        if self.count > 2 and len(set(single)) == self.count:
-            discussed = max(single.index(index) for index in range(self.count)) + 1
+        order = [pick.index for pick in single]
+        if self.count > 2 and len(set(order)) == self.count:
+            discussed = max(order.index(index) for index in range(self.count)) + 1
             return single[-1] if len(single) > discussed else None
         return single[0] if single else None
 
-    def _bracketed(self, sentence: str) -> list[int]:
+    def _bracketed(self, sentence: str) -> list[Pick]:
         aside = _ASIDE.search(sentence)
         end = aside.start() if aside else len(sentence)
         letters = (self._letter(match[1] or match[2]) for match in _BRACKETED.finditer(sentence, 0, end))
-        return [index for index in letters if index is not None]
+        return [pick for pick in letters if pick is not None]
 
-    def _named(self, sentence: str) -> list[int]:
+    def _named(self, sentence: str) -> list[Pick]:
         """Options that ``sentence`` names before any comparison or negation; letters in brackets come alone."""
         if bracketed := self._bracketed(sentence):
             return bracketed
         aside = _ASIDE.search(sentence)
         end = aside.start() if aside else len(sentence)
-        named = [self.index[self._name(match)] for match in self.names.finditer(sentence) if match.start() <= end]
+        named = [self._words(self._name(match)) for match in self.names.finditer(sentence) if match.start() <= end]
         if not named:
             letters = (self._letter(match[1]) for match in _LABELLED.finditer(sentence, 0, end))
-            named = [index for index in letters if index is not None]
+            named = [pick for pick in letters if pick is not None]
         return named
 
 

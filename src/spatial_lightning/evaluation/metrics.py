@@ -1,184 +1,26 @@
-"""Scores of many answers: per question kind and overall, beside the best answer that ignores the image, as a table."""
+"""Summaries as tables that a reader sees, beside the best answer that ignores the image."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from spatial_lightning.evaluation.scoring import BANDS, Score, score_answer, true_option
-from spatial_lightning.evaluation.statistics import Z95, wilson_interval
-from spatial_lightning.records import Question
+from spatial_lightning.evaluation.majority import majority_answers, majority_baseline
+from spatial_lightning.evaluation.scoring import BANDS, Score, score_answer
+from spatial_lightning.evaluation.summary import KindSummary, Summary, summarise
 
 __all__ = [
     "BANDS",
     "KindSummary",
     "Score",
     "Summary",
+    "figures_table",
     "majority_answers",
     "majority_baseline",
     "score_answer",
     "summarise",
     "table",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class KindSummary:
-    """Scores of one group of questions.
-
-    Attributes:
-        n, correct, unparsed: counts of questions, right answers and format failures (never right).
-        bands: per band of :data:`BANDS` the share of all lengths asked for that were answered within it, in [0, 1];
-            empty where no length was asked for.
-    """
-
-    n: int
-    correct: int
-    unparsed: int
-    bands: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right answers in [0, 1], format failures counted as wrong; nan where nothing was asked."""
-        return self.correct / self.n if self.n else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson 95 % interval of the accuracy."""
-        return wilson_interval(self.correct, self.n)
-
-    @property
-    def unparsed_share(self) -> float:
-        """Share of format failures in [0, 1]; nan where nothing was asked."""
-        return self.unparsed / self.n if self.n else math.nan
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Scores of one run: per question kind (in alphabetical order), overall, and question by question (as asked)."""
-
-    kinds: Mapping[str, KindSummary]
-    overall: KindSummary
-    scores: tuple[Score, ...]
-
-    @property
-    def macro(self) -> float:
-        """Mean of the kinds' accuracies: every kind counts the same, however many questions it has."""
-        return sum(kind.accuracy for kind in self.kinds.values()) / len(self.kinds)
-
-    @property
-    def macro_interval(self) -> tuple[float, float]:
-        """95 % interval of :attr:`macro`: normal, with each kind's variance from two added successes and failures."""
-        smoothed = [((kind.correct + 2) / (kind.n + 4), kind.n + 4) for kind in self.kinds.values()]
-        half = Z95 * math.sqrt(sum(share * (1 - share) / n for share, n in smoothed)) / len(self.kinds)
-        return max(0.0, self.macro - half), min(1.0, self.macro + half)
-
-    @property
-    def correct(self) -> tuple[bool, ...]:
-        """Whether each answer was right, in the order asked; what a paired comparison needs."""
-        return tuple(score.correct for score in self.scores)
-
-    def metrics(self, prefix: str = "") -> dict[str, float]:
-        """Flat figures for a logger: accuracy overall, macro and per kind, unparsed share, and the bands of lengths."""
-        flat = {
-            "accuracy": self.overall.accuracy,
-            "macro_accuracy": self.macro,
-            "unparsed": self.overall.unparsed_share,
-        }
-        flat |= {f"accuracy/{name}": kind.accuracy for name, kind in self.kinds.items()}
-        flat |= {f"within/{band.replace(' %', '')}": share for band, share in self.overall.bands.items()}
-        return {f"{prefix}{name}": value for name, value in flat.items()}
-
-
-def summarise(questions: Sequence[Question], answers: Sequence[str]) -> Summary:
-    """Score one answer per question, in the same order.
-
-    Raises:
-        ValueError: no questions, or more or fewer answers than questions.
-    """
-    if not questions or len(questions) != len(answers):
-        raise ValueError(f"need one answer per question and at least one, got {len(answers)} for {len(questions)}")
-    scores = tuple(score_answer(question, answer) for question, answer in zip(questions, answers, strict=True))
-    grouped: dict[str, list[tuple[Question, Score]]] = defaultdict(list)
-    for question, score in zip(questions, scores, strict=True):
-        grouped[question.kind].append((question, score))
-    kinds = {kind: _summary(grouped[kind]) for kind in sorted(grouped)}
-    return Summary(kinds, _summary(zip(questions, scores, strict=True)), scores)
-
-
-def _summary(scored: Iterable[tuple[Question, Score]]) -> KindSummary:
-    pairs = list(scored)
-    lengths = [score for question, score in pairs if _is_length(question)]
-    bands = {
-        name: sum(score.within(band) for score in lengths) / len(lengths) for name, band in BANDS.items() if lengths
-    }
-    scores = [score for _, score in pairs]
-    return KindSummary(len(scores), sum(s.correct for s in scores), sum(not s.parsed for s in scores), bands)
-
-
-def majority_baseline(train_questions: Sequence[Question], eval_questions: Sequence[Question]) -> Summary:
-    """What answering without looking scores on ``eval_questions``; see :func:`majority_answers`."""
-    return summarise(eval_questions, majority_answers(train_questions, eval_questions))
-
-
-def majority_answers(train_questions: Sequence[Question], eval_questions: Sequence[Question]) -> list[str]:
-    """The best constant answer of each question kind, learned on the training questions only.
-
-    Closed questions: the option text, or the position among the options, that is most often right (the position where
-    the options are names that change from question to question). Lengths: the constant that lies within 50 to 200 % of
-    the most training values. Others: the most frequent answer. A kind without training questions gets no answer.
-
-    Raises:
-        ValueError: a closed training or evaluation question whose answer is none of its options.
-    """
-    seen: dict[tuple[str, str], list[Question]] = defaultdict(list)
-    for question in train_questions:
-        seen[question.kind, _form(question)].append(question)
-    constants = {key: _CONSTANTS[key[1]](questions) for key, questions in seen.items()}
-    answers = []
-    for question in eval_questions:
-        constant = constants.get((question.kind, _form(question)), "")
-        if isinstance(constant, int):
-            constant = question.options[constant] if constant < len(question.options) else ""
-        answers.append(constant)
-    return answers
-
-
-def _is_length(question: Question) -> bool:
-    return not question.options and question.value is not None
-
-
-def _form(question: Question) -> str:
-    return "closed" if question.options else "length" if _is_length(question) else "open"
-
-
-def _best_option(questions: Sequence[Question]) -> str | int:
-    truths = [true_option(question) for question in questions]
-    texts = Counter(question.options[truth] for question, truth in zip(questions, truths, strict=True))
-    (text, right_texts), (position, right_positions) = texts.most_common(1)[0], Counter(truths).most_common(1)[0]
-    return text if right_texts >= right_positions else position
-
-
-def _best_length(questions: Sequence[Question]) -> str:
-    """The constant with the most values within a factor of two of it: the middle of the fullest two octaves."""
-    values = [question.value for question in questions if question.value is not None]
-    octaves = np.sort(np.log2([value for value in values if value > 0]))
-    if 2 * len(octaves) < len(values):
-        return "0 meters"
-    ends = np.searchsorted(octaves, octaves + 2, side="right")
-    start = int(np.argmax(ends - np.arange(len(octaves))))
-    return f"{2 ** ((octaves[start] + octaves[ends[start] - 1]) / 2):.6f} meters"
-
-
-def _best_text(questions: Sequence[Question]) -> str:
-    return Counter(question.answer for question in questions).most_common(1)[0][0]
-
-
-_CONSTANTS = {"closed": _best_option, "length": _best_length, "open": _best_text}
 
 
 def table(columns: Mapping[str, Summary]) -> str:
@@ -210,6 +52,31 @@ def table(columns: Mapping[str, Summary]) -> str:
         bands += [[band, *(f"{100 * s.overall.bands[band]:.1f}" for s in columns.values())] for band in BANDS]
         text += "\n" + _markdown(bands)
     return text
+
+
+def figures_table(columns: Mapping[str, Summary]) -> str:
+    """Markdown table of the protocol's own figures, the headline first, then of format failures, in per cent.
+
+    Figures that are no shares (``..._abs_rel``) are given as they are. A figure that a column does not have is a dash.
+
+    Raises:
+        ValueError: no columns.
+    """
+    if not columns:
+        raise ValueError("a table needs at least one column")
+    rows = {name: None for summary in columns.values() for name in summary.figures}
+    values = {name: [summary.figures.get(name, math.nan) for summary in columns.values()] for name in rows}
+    values["unreadable"] = [summary.overall.unparsed_share for summary in columns.values()]
+    values["right among readable"] = [summary.overall.readable_accuracy for summary in columns.values()]
+    return _markdown(
+        [["figure", *columns], *([name, *(_figure(name, value) for value in own)] for name, own in values.items())]
+    )
+
+
+def _figure(name: str, value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}" if name.endswith("_abs_rel") else f"{100 * value:.1f}"
 
 
 def _cell(kind: KindSummary) -> str:

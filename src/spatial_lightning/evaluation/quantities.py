@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from spatial_lightning.evaluation.text import SMALL_NUMBERS, TENS, conclusions, final_answer, plain
+from spatial_lightning.evaluation.text import SMALL_NUMBERS, TENS, clip, conclusions, final_answer, plain
 
 Kind = Literal["length", "angle", "clock"]
 
@@ -112,7 +112,11 @@ def parse_quantity(text: str, kind: Kind | None = None) -> Quantity | None:
 
     Args:
         kind: read this kind only; None takes whatever is stated.
+
+    Raises:
+        ValueError: ``text`` is no text, e.g. None.
     """
+    text = clip(text)
     scalars, units = _SCALAR.findall(text), _DISTANCE_UNIT.findall(text)
     if scalars and units and kind in (None, "length"):
         return _from_scalar(plain(scalars[-1]), plain(units[-1]))

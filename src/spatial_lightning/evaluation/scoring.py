@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from spatial_lightning.evaluation.choices import extract_choice
+from spatial_lightning.evaluation.choices import extract_choice, read_choice
 from spatial_lightning.evaluation.quantities import Quantity, parse_quantity
 from spatial_lightning.evaluation.text import SMALL_NUMBERS, final_answer, plain
 from spatial_lightning.records import Question
@@ -15,17 +16,22 @@ from spatial_lightning.records import Question
 BANDS = {"50-200 %": (0.5, 2.0), "66.7-150 %": (2 / 3, 1.5), "90-110 %": (0.9, 1.1)}
 
 
+UNREADABLE = "unreadable"
+"""The rule of every format failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """The verdict on one answer.
 
     Attributes:
-        correct: right; for a length, within 50 to 200 % of the truth.
+        correct: right; for a length, within the band of the protocol, 50 to 200 % of the truth unless it says otherwise.
         parsed: whether an answer of the asked kind was found; a format failure is never correct.
         ratio: predicted over true length, 0 or more (inf where the truth is 0 and the answer is not); None for other
             kinds of question and for format failures.
-        rule: name of the rule that decided.
-        said: what was read out of the answer, in short.
+        rule: name of the rule that decided, e.g. ``option letter`` or ``length within 50-200 %``; ``unreadable`` for a
+            format failure.
+        said: what was read out of the answer, in short, e.g. ``1.5 m``; empty for a format failure.
     """
 
     correct: bool
@@ -47,18 +53,62 @@ def score_answer(question: Question, text: str) -> Score:
     arXiv:2406.01584); anything else has to be the true answer word for word, but for case, articles and punctuation.
 
     Raises:
-        ValueError: the question's own answer is none of its options, or its value is no length.
+        ValueError: the question's own answer is none of its options, or its value is no length; ``text`` is no text.
     """
     if question.options:
-        truth, choice = true_option(question), extract_choice(text, question.options)
-        return Score(choice == truth, choice is not None)
+        return score_choice(text, question.options, true_option(question))
     if question.value is not None:
-        return _score_length(question, parse_quantity(text, "length"))
+        return score_length(question, text)
     truth = parse_quantity(question.answer)
     if truth is not None and truth.kind != "length":
-        return _score_direction(truth, parse_quantity(text, truth.kind))
+        return score_direction(truth, text)
+    return score_words(question.answer, text)
+
+
+def unreadable() -> Score:
+    """The verdict on an answer of another kind than was asked for."""
+    return Score(False, False, rule=UNREADABLE)
+
+
+def score_choice(text: str, options: Sequence[str], truth: int) -> Score:
+    """Whether ``text`` picks the option of index ``truth``."""
+    pick = read_choice(text, options)
+    return unreadable() if pick is None else Score(pick.index == truth, True, None, pick.rule, options[pick.index])
+
+
+def score_length(
+    question: Question, text: str, band: tuple[float, float] = BANDS["50-200 %"], rule: str = "length within 50-200 %"
+) -> Score:
+    """Whether ``text`` states a length within ``band``, in shares of the true one, ends included.
+
+    Raises:
+        ValueError: the question has no true length in metres.
+    """
+    truth = question.value
+    if truth is None or not math.isfinite(truth) or truth < 0:
+        raise ValueError(f"question {question.id!r}: value is {truth}; allowed: a length in metres, 0 or more")
+    if (said := parse_quantity(text, "length")) is None:
+        return unreadable()
+    ratio = said.value / truth if truth else (math.inf if said.value else 1.0)
+    score = Score(False, True, ratio, rule, f"{said.value:.4g} m")
+    return replace(score, correct=score.within(band))
+
+
+def score_direction(truth: Quantity, text: str) -> Score:
+    """Whether ``text`` states a clock direction within an hour of ``truth``, or an angle within 30 degrees."""
+    if (said := parse_quantity(text, truth.kind)) is None:
+        return unreadable()
+    clock = truth.kind == "clock"
+    circle, tolerance = (12, 1) if clock else (360, 30)
+    apart = abs(said.value - truth.value) % circle
+    rule, unit = ("clock within 1 h", "o'clock") if clock else ("angle within 30 degrees", "degrees")
+    return Score(min(apart, circle - apart) <= tolerance, True, None, rule, f"{said.value:.4g} {unit}")
+
+
+def score_words(truth: str, text: str) -> Score:
+    """Whether ``text`` is ``truth`` word for word, but for case, articles and punctuation."""
     said = _words(text)
-    return Score(bool(said) and said == _words(question.answer), bool(said))
+    return Score(said == _words(truth), True, None, "same words", " ".join(said)[:80]) if said else unreadable()
 
 
 def true_option(question: Question) -> int:
@@ -75,25 +125,6 @@ def true_option(question: Question) -> int:
             f"{list(question.options)}; make the answer one of them"
         )
     return index
-
-
-def _score_length(question: Question, said: Quantity | None) -> Score:
-    truth = question.value
-    if truth is None or not math.isfinite(truth) or truth < 0:
-        raise ValueError(f"question {question.id!r}: value is {truth}; allowed: a length in metres, 0 or more")
-    if said is None:
-        return Score(False, False)
-    ratio = said.value / truth if truth else (math.inf if said.value else 1.0)
-    score = Score(True, True, ratio)
-    return score if score.within(BANDS["50-200 %"]) else Score(False, True, ratio)
-
-
-def _score_direction(truth: Quantity, said: Quantity | None) -> Score:
-    if said is None:
-        return Score(False, False)
-    circle, tolerance = (12, 1) if truth.kind == "clock" else (360, 30)
-    apart = abs(said.value - truth.value) % circle
-    return Score(min(apart, circle - apart) <= tolerance, True)
 
 
 def _words(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -44,8 +45,8 @@ class Comparison:
         """One sentence that says what may be concluded, and no more."""
         figures = (
             f"after - before = {100 * self.difference:+.1f} points on the same {self.n} questions "
-            f"({100 * self.level:g} % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}; {self.gained} gained, "
-            f"{self.lost} lost, McNemar p {_p_text(self.p_value)})"
+            f"({round(100 * self.level, 6):g} % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}; "
+            f"{self.gained} gained, {self.lost} lost, McNemar p {p_text(self.p_value)})"
         )
         excludes_zero, significant = self.low > 0 or self.high < 0, self.p_value < 1 - self.level
         if excludes_zero and significant:
@@ -55,7 +56,17 @@ class Comparison:
             return f"{figures}: the interval and the test disagree, so a change is suggested but not shown."
         if self.gained == self.lost == 0:
             return f"{figures}: the same questions are right before and after, so no change was seen."
-        return f"{figures}: no difference can be concluded."
+        return (
+            f"{figures}: no difference can be concluded, and where a true one is below about {100 * self.detectable:.1f} "
+            "points, so many questions would often not show it."
+        )
+
+    @property
+    def detectable(self) -> float:
+        """Difference in (0, 1] that so many questions, as often answered otherwise as here, show four times out of five."""
+        # At least one more than was seen, because no question that changed is no proof that none would.
+        share = min(1.0, (self.gained + self.lost + 1) / self.n)
+        return minimum_detectable(self.n, discordant=share, level=self.level)
 
 
 def wilson_interval(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
@@ -82,6 +93,38 @@ def mcnemar_p(gained: int, lost: int) -> float:
     return min(1.0, 2 * total / 2**n)
 
 
+def minimum_detectable(n: int, *, discordant: float = 0.5, level: float = 0.95, power: float = 0.8) -> float:
+    """Difference in (0, 1] between two runs on the same ``n`` questions that McNemar's test finds with chance ``power``.
+
+    Solves n = ((z_level sqrt(d) + z_power sqrt(d - D^2)) / D)^2 for D (Miettinen, Biometrics 24, 1968), with d the share of
+    questions on which the runs differ, which is never less than D. Normal, hence rough where n d is below about 20; 1 where
+    not even the largest difference would be found.
+
+    Args:
+        discordant: share in (0, 1] of questions that only one of the runs gets right; one half is what two unrelated runs
+            have that are right half of the time.
+
+    Raises:
+        ValueError: no questions, or a share, level or power outside its range.
+    """
+    if n < 1 or not 0 < discordant <= 1 or not 0 < level < 1 or not 0.5 <= power < 1:
+        raise ValueError(
+            f"n is {n}, discordant {discordant}, level {level}, power {power}; allowed: 1 question or more, a share in (0, 1], a "
+            "level in (0, 1) and a power in [0.5, 1)"
+        )
+    z_level, z_power = NormalDist().inv_cdf((1 + level) / 2), NormalDist().inv_cdf(power)
+
+    def found(difference: float) -> bool:
+        d = max(discordant, difference)
+        return math.sqrt(n) * difference >= z_level * math.sqrt(d) + z_power * math.sqrt(d - difference * difference)
+
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if found(middle) else (middle, high)
+    return high
+
+
 def paired_bootstrap(
     before: Sequence[bool],
     after: Sequence[bool],
@@ -102,8 +145,7 @@ def paired_bootstrap(
         ValueError: no questions, lengths that differ, or a level outside (0, 1).
     """
     _require_pairs(before, after, groups)
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(f"level is {level} and resamples {resamples}; allowed: a level in (0, 1), 1 resample or more")
+    require_level(level, resamples)
     change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     labels: dict[Hashable, int] = {}
     member = [labels.setdefault(group, len(labels)) for group in (groups if groups is not None else range(len(change)))]
@@ -144,5 +186,16 @@ def _require_pairs(before: Sequence[bool], after: Sequence[bool], groups: Sequen
         raise ValueError("a paired comparison needs at least one question")
 
 
-def _p_text(p: float) -> str:
+def require_level(level: float, resamples: int = 1) -> None:
+    """Refuse a level outside (0, 1) and fewer than one resample.
+
+    Raises:
+        ValueError: it is one of these.
+    """
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(f"level is {level} and resamples {resamples}; allowed: a level in (0, 1), 1 resample or more")
+
+
+def p_text(p: float) -> str:
+    """A p-value as it is written behind ``p``, e.g. ``= 0.031``."""
     return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"

@@ -37,15 +37,32 @@ _TEX_SPACE = re.compile(r"\\[,;:! ]|~")
 _MARKDOWN = re.compile(r"\*+|`+|\$+|(?<!\w)_+|_+(?!\w)")
 _SPACES = re.compile(r"[^\S\n]+")
 _BREAKS = re.compile(r" ?\n(?: ?\n)+ ?")
+LONGEST = 20_000
+"""Characters of an answer that are read at most: its first fifth and its last four fifths."""
 _FINAL = re.compile(r"\bfinal\s+answer(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
+
+
+def clip(text: str, longest: int = LONGEST) -> str:
+    """``text`` without its middle where it is longer than ``longest`` characters: answers are stated first or last.
+
+    Raises:
+        ValueError: ``text`` is no text, e.g. None.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"an answer must be text, got {text!r}; an answer that is missing is the empty text ''")
+    return text if len(text) <= longest else f"{text[: longest // 5]}\n\n{text[len(text) - 4 * longest // 5 :]}"
 
 
 def plain(text: str) -> str:
     """``text`` with full-width, typographic, markdown and TeX forms replaced by plain ones; line breaks are kept.
 
-    Vulgar fractions become ``1/2`` set apart from the number before them; private-use and control characters vanish.
+    Vulgar fractions become ``1/2`` set apart from the number before them; private-use and control characters vanish. Of
+    enormous texts the middle is left out, as by :func:`clip`.
+
+    Raises:
+        ValueError: ``text`` is no text, e.g. None.
     """
-    text = "".join(_spelled(character) for character in text)
+    text = "".join(_spelled(character) for character in clip(text))
     text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY).replace("\u2044", "/")
     text = _TEX_GROUP.sub(r"\1", _TEX_SPACE.sub(" ", text))
     return _BREAKS.sub("\n\n", _SPACES.sub(" ", _MARKDOWN.sub("", text)))

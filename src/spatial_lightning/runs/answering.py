@@ -80,12 +80,13 @@ def answer(backbone: Answerer, asked: Sequence[Asked], evaluation: Evaluation) -
 
 def by_family(asked: Sequence[Asked]) -> list[Question]:
     """The questions with their family as kind: forms of one relation together, direct and reasoned answers apart."""
-    return [replace(question, kind=_family(question)) for _, question in asked]
+    return [replace(question, kind=family(question.kind, question.style)) for _, question in asked]
 
 
-def _family(question: Question) -> str:
-    relation = question.kind.removesuffix("_choice").removesuffix("_classify")
-    return relation if question.style == "direct" else f"{question.style}: {relation}"
+def family(kind: str, style: str) -> str:
+    """What a question's kind and style are reported as; see :func:`by_family`."""
+    relation = kind.removesuffix("_choice").removesuffix("_classify")
+    return relation if style == "direct" else f"{style}: {relation}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,8 @@ def write_samples(run: Path, asked: Sequence[Asked], columns: Mapping[str, Answe
             "correct": {name: own.summary.scores[index].correct for name, own in columns.items()},
             "parsed": {name: own.summary.scores[index].parsed for name, own in columns.items()},
         }
+        if any(own.summary.scores[index].rule for own in columns.values()):
+            row["rules"] = {name: own.summary.scores[index].rule for name, own in columns.items()}
         if games:
             row["games"] = {name: transcripts[index] for name, transcripts in games.items()}
         rows.append(row)

@@ -139,6 +139,8 @@ class Checkpoints(L.Callback):
 
     def _save(self, trainer: L.Trainer, kind: Literal["step", "best"]) -> None:
         path = self.folder / f"{kind}-{trainer.global_step:06d}"
+        for logger in trainer.loggers:
+            logger.save()  # a run that goes on from here has what was logged before
         trainer.save_checkpoint(path, weights_only=kind == "best")
         for other in self.folder.glob(f"{kind}-*"):
             if other != path:

@@ -18,10 +18,29 @@ from omegaconf.errors import OmegaConfBaseException
 
 PROJECT = Path(__file__).resolve().parents[3]
 CONF = PROJECT / "conf"
+AUTO = "auto"
+"""What ``resume`` is set to for going on from the run's own newest checkpoint."""
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message says what was given, what is allowed and what to change."""
+
+
+@dataclass
+class EarlyStopping:
+    """When training ends before its last step: no better value of a metric in so many validations.
+
+    Attributes:
+        monitor: a metric that validation logs, e.g. ``val/loss``.
+        mode: whether ``min`` or ``max`` of it is good.
+        patience: validations in a row without a better value, >= 1; null goes on to the last step.
+        min_delta: by how much a value must be better to count, >= 0.
+    """
+
+    monitor: str = "val/loss"
+    mode: str = "min"
+    patience: int | None = None
+    min_delta: float = 0.0
 
 
 @dataclass
@@ -32,7 +51,11 @@ class RunConfig:
         name: names the run directory and the run; experiments set it to their own file name.
         seed: seeds weights, order of examples and everything else that is random.
         warm_start: where training starts: null (the backbone's own weights), an experiment's name, or a run directory.
-        resume: a checkpoint file or run directory to go on from; null starts anew.
+        resume: a checkpoint folder or run directory to go on from; ``auto`` takes the newest checkpoint in the directory of
+            the run itself, if there is one and it fits; null starts anew. Jobs of a multirun take ``auto``.
+        redo: do anew what has finished or begun in the directory of the run already.
+        isolate: run each job of a multirun in a process of its own, so that a crash ends that job only.
+        early_stopping: end when validation no longer improves, ``early_stopping.patience=3``.
         outputs: folder of all run directories.
         cache: folder of scenes, corpora and reference log-probabilities, shared by all runs.
         inspect: ``data`` shows the corpus as the model sees it, and trains nothing; null trains.
@@ -43,6 +66,9 @@ class RunConfig:
     seed: int = 0
     warm_start: str | None = None
     resume: str | None = None
+    redo: bool = False
+    isolate: bool = False
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
     outputs: str = "outputs"
     cache: str = "cache"
     inspect: str | None = None
@@ -58,9 +84,52 @@ class RunConfig:
     logger: Any = field(default_factory=dict)
 
 
+@dataclass
+class EvaluateConfig:
+    """Keys of ``evaluate.py``; a key that is not here is refused.
+
+    Attributes:
+        checkpoint: a training run (its newest checkpoint), one of its checkpoint folders, or an exported Hugging Face
+            directory; null takes ``backbone`` as it comes.
+        backbone: with a checkpoint, what it is expected to be of; null takes the checkpoint's own.
+        benchmark: what is asked, from ``conf/benchmark``.
+        predictions: a file of answers to score in place of a model's.
+        run: the run directory, new or to go on in; null makes one or goes on in an unfinished one of the same content.
+        engine: ``transformers``, or ``vllm`` where it is installed.
+        system: system turn; null takes the one that the checkpoint was trained with, "" none.
+        limit: ask at most so many questions, evenly spaced; null asks all.
+        max_new_tokens: longest answer in tokens.
+        batch_size: answers generated together, and written together.
+        share: read what questions about the same images have in common once, where the architecture allows it.
+        device: ``auto`` takes a GPU where there is one.
+        placeholders: draw a picture with its name for each that is missing, to try a benchmark without its pictures.
+        max_bad_fraction: share in [0, 1] of unusable rows, of the benchmark or of ``predictions``, above which it stops.
+    """
+
+    checkpoint: str | None = None
+    backbone: Any = None
+    benchmark: Any = None
+    predictions: str | None = None
+    run: str | None = None
+    engine: str = "transformers"
+    system: str | None = None
+    limit: int | None = None
+    max_new_tokens: int = 192
+    batch_size: int = 64
+    share: bool = True
+    device: str = "auto"
+    placeholders: bool = False
+    max_bad_fraction: float = 0.0
+    seed: int = 0
+    outputs: str = "outputs"
+    cache: str = "cache"
+    logger: Any = field(default_factory=dict)
+
+
 def register() -> None:
-    """Make the schema known to Hydra under the name that ``conf/train.yaml`` lists first."""
+    """Make the schemas known to Hydra under the names that ``conf/train.yaml`` and ``evaluate.yaml`` list first."""
     ConfigStore.instance().store(name="run_schema", node=RunConfig)
+    ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
 
 
 def compose_run(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -77,8 +146,9 @@ def compose_run(overrides: Sequence[str], config_name: str = "train") -> DictCon
             config = compose(config_name, overrides=list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(explain(error, overrides, config_name)) from error
-    if config_name == "train":
-        require_known(map(str, config), RunConfig.__dataclass_fields__, "key")
+    schema = {"train": RunConfig, "evaluate": EvaluateConfig}.get(config_name)
+    if schema is not None:
+        require_known(map(str, config), schema.__dataclass_fields__, "key")
     return config
 
 

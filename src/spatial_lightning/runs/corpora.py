@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from spatial_lightning.locks import locked
 from spatial_lightning.records import BadRows
 from spatial_lightning.runs.config import ConfigError, resolve_path
 from spatial_lightning.runs.corpus_files import CorpusFiles
@@ -93,7 +92,9 @@ class Corpus:
         if self.scenes == "procedural" and not (self.train_images and self.val_images):
             raise ConfigError("procedural scenes need data.train_images and data.val_images of at least 1")
         if self.kind == "traces" and self.val_kinds is not None:
-            raise ConfigError("data.corpus.val_kinds is for questions and preferences: a policy plays the tasks of its traces")
+            raise ConfigError(
+                "data.corpus.val_kinds is for questions and preferences: a policy plays the tasks of its traces"
+            )
         if not 0 < self.val_share < 1:
             raise ConfigError(f"data.val_share is {self.val_share}; it must be between 0 and 1")
 
@@ -128,7 +129,7 @@ def prepare(corpus: Corpus | Published, cache: Path, *, say: Callable[[str], Non
     folder = cache / "corpora" / f"{corpus.scenes}-{corpus.kind}-{key.hexdigest()}"
     files = _Files.of(folder)
     if not (folder / "complete.json").is_file():
-        with _lock(folder):
+        with locked(folder / ".lock", say):
             if not (folder / "complete.json").is_file():
                 _make(corpus, cache, folder, files, say)
     notes = json.loads((folder / "complete.json").read_text())["notes"]
@@ -205,7 +206,7 @@ def _procedural(corpus: Corpus, cache: Path, say: Callable[[str], None]) -> tupl
     scenes = {}
     for split, count in (("train", corpus.train_images or 0), ("val", corpus.val_images or 0)):
         root = folder / f"{split}-{count}"
-        with _lock(root):
+        with locked(root / ".lock", say):
             if not (root / "scenes" / f"CLEVR_{split}_scenes.json").is_file():
                 say(f"rendering {count} {corpus.difficulty} {split} scenes at {width}x{height}")
                 write_scenes(
@@ -266,12 +267,3 @@ def _existing(folder: Path) -> CorpusFiles:
         if not path.is_file():
             raise FileNotFoundError(f"data.scenes=records needs {path}")
     return CorpusFiles(folder.name, *files)
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Let one process at a time make a folder; the lock of a killed process is released by the system."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

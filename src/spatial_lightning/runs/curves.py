@@ -22,7 +22,7 @@ WARM_START = "warm start"
 # Okabe and Ito's palette: tells lines apart for colour-blind readers too.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#666666"
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "font.size": 9,
     "axes.spines.top": False,
@@ -193,7 +193,7 @@ def _draw(panels: Sequence[Panel], curves: Mapping[str, Curve], path: Path) -> N
     rows = math.ceil(len(panels) / columns)
     is_grid = len(panels) > 2
     width, height = (2.4, 1.9) if is_grid else (4.8, 3.2)
-    with matplotlib.rc_context({**_STYLE, "axes.titlesize": 8 if is_grid else 10}):
+    with matplotlib.rc_context({**STYLE, "axes.titlesize": 8 if is_grid else 10}):
         # A figure of its own, not pyplot's: no global state, no display, nothing left open.
         figure = Figure(figsize=(width * columns, height * rows), dpi=130, layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=panels[0].limits is not None)

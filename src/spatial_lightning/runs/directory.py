@@ -17,7 +17,7 @@ from spatial_lightning.runs.config import PROJECT
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run directory that holds its checkpoints."""
-_NOT_CONTENT = ("outputs", "cache", "logger", "export", "resume")
+NOT_CONTENT = ("outputs", "cache", "logger", "export", "resume", "redo", "isolate")
 """Run-level keys that do not change what is learned."""
 
 
@@ -25,7 +25,9 @@ def config_hash(config: DictConfig) -> str:
     """Content hash of everything in a configuration that changes what is learned."""
     content = OmegaConf.to_container(config, resolve=True)
     assert isinstance(content, dict)
-    content = {key: value for key, value in content.items() if key not in _NOT_CONTENT}
+    content = {key: value for key, value in content.items() if key not in NOT_CONTENT}
+    if (content.get("early_stopping") or {}).get("patience") is None:
+        content.pop("early_stopping", None)
     return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
@@ -66,7 +68,8 @@ def git_sha() -> str:
 
 def finished_run(outputs: Path, name: str, content: str) -> Path | None:
     """The newest finished run of an experiment with the same content hash."""
-    for path in sorted((outputs / name).glob("**/summary.json"), reverse=True):
+    found = (outputs / name).glob("**/summary.json")
+    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
             summary = json.loads(path.read_text())
         except (OSError, json.JSONDecodeError):

@@ -8,24 +8,38 @@ import warnings
 from pathlib import Path
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from lightning import seed_everything
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from transformers.utils.logging import disable_progress_bar
 
 from spatial_lightning.backbones.processor import BackboneError
 from spatial_lightning.modules import NonFiniteLossError
 from spatial_lightning.records import RecordError
 from spatial_lightning.runs.build import build, build_backbone
-from spatial_lightning.runs.config import CONF, ConfigError, check_command_line, register, resolve_path
+from spatial_lightning.runs.comparing import Comparing, compare_runs
+from spatial_lightning.runs.config import (
+    AUTO,
+    CONF,
+    ConfigError,
+    check_command_line,
+    register,
+    require_known,
+    resolve_path,
+)
 from spatial_lightning.runs.directory import write_config, write_error
 from spatial_lightning.runs.doctor import examine
+from spatial_lightning.runs.evaluating import evaluate_benchmark
 from spatial_lightning.runs.export import export_run
 from spatial_lightning.runs.inspection import inspect
+from spatial_lightning.runs.jobs import alone, run_job
 from spatial_lightning.runs.launch import shared_directory
 from spatial_lightning.runs.memory import OutOfMemory
+from spatial_lightning.runs.sweeping import Record, plan
 from spatial_lightning.runs.training import say, train
 from spatial_lightning.tree import TreeError
 
@@ -45,35 +59,47 @@ EXPECTED = (
 
 def main() -> int:
     """Entry point of ``train.py``; returns the exit code."""
+    arguments = sys.argv[1:]
     if not _ready("train"):
         return 2
-    failed: list[tuple[str, str]] = []
-    multirun = False
+    try:
+        sweep = plan(arguments)
+    except (ConfigError, HydraException) as error:
+        say(f"error: {error}")
+        return 2
+    failed: list[str] = []
+    if sweep is not None:
+        # Hydra's parser takes no override behind a flag that stands between overrides.
+        sys.argv[1:] = ["--multirun", *(text for text in sys.argv[1:] if "=" in text), *sweep.overrides]
+        record = Record(sweep.folder)
+        record.begin(sweep.total, [sys.argv[0], *arguments], keep=not sweep.jobs)
 
     def job(config: DictConfig) -> None:
-        nonlocal multirun
-        multirun = HydraConfig.get().mode is RunMode.MULTIRUN
         run = resolve_path(HydraConfig.get().runtime.output_dir)
-        try:
-            if config.inspect is None:
-                train(config, run)
-            else:
-                inspect(config, run, say=say)
-        except KeyboardInterrupt:
-            raise
-        except Exception as error:
-            write_error(run, error)
-            _explain(error, run)
-            failed.append((str(run), str(error).split("\n")[0]))
-        finally:
-            say(f"run directory: {run}")
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            run_job(config, run, run_once, say)
+        else:
+            reason = alone(config, run, run_once, say) if config.resume == AUTO else run_once(config, run)
+            failed.extend(filter(None, (reason,)))
+        say(f"run directory: {run}")
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(job)()
-    if failed and multirun:
-        say(f"{len(failed)} jobs failed:")
-        for run, reason in failed:
-            say(f"  {run}: {reason}")
-    return 1 if failed else 0
+    return 1 if failed else 0 if sweep is None else record.conclude(say)
+
+
+def run_once(config: DictConfig, run: Path) -> str | None:
+    """Train, or show the corpus, and leave an error in words and in the run directory; returns the error's first line."""
+    _quiet()  # in the processes of a launcher nobody else has
+    try:
+        if config.inspect is None:
+            train(config, run)
+        else:
+            inspect(config, run, say=say)
+    except Exception as error:
+        write_error(run, error)
+        _explain(error, run)
+        return str(error).split("\n")[0] or type(error).__name__
+    return None
 
 
 def doctor_main() -> int:
@@ -123,6 +149,52 @@ def export_main() -> int:
             say(f"exported to {to}")
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="export")(job)()
+    return max(codes, default=0)
+
+
+def evaluate_main() -> int:
+    """Entry point of ``evaluate.py``; returns the exit code."""
+    if not _ready("evaluate"):
+        return 2
+    codes: list[int] = []
+
+    def job(config: DictConfig) -> None:
+        run = resolve_path(HydraConfig.get().runtime.output_dir)
+        try:
+            run = evaluate_benchmark(config, run, say)
+        except Exception as error:
+            write_error(run, error)
+            _explain(error, run)
+            codes.append(1)
+        say(f"run directory: {run}")
+
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")(job)()
+    return max(codes, default=0)
+
+
+def compare_main() -> int:
+    """Entry point of ``compare.py``; returns the exit code."""
+    ConfigStore.instance().store(name="compare_schema", node=Comparing)
+    if not _ready("compare"):
+        return 2
+    codes: list[int] = []
+
+    def job(config: DictConfig) -> None:
+        try:
+            require_known(map(str, config), Comparing.__dataclass_fields__, "key")
+            settings = OmegaConf.to_object(config)
+            assert isinstance(settings, Comparing)
+            to = compare_runs(settings, say)
+        except Exception as error:
+            folder = resolve_path(config.outputs) / "compare"
+            write_error(folder, error)
+            _explain(error, folder)
+            codes.append(1)
+        else:
+            say(f"comparison: {to}")
+            codes.append(0)
+
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="compare")(job)()
     return max(codes, default=0)
 
 

@@ -85,22 +85,22 @@ def _answer(row: Sample, column: str) -> str:
 
 def picture(path: Path) -> str:
     """A picture embedded in HTML, shrunk to 512 pixels a side; a note where it is missing or cannot be read."""
-    source, problem = _embedded(path)
+    source, problem = embedded(path)
     if source is None:
         return f'<p class="missing">{problem}: {escape(path.name)}</p>'
     return f'<img alt="{escape(path.name)}" src="{source}">'
 
 
-def _embedded(path: Path) -> tuple[str | None, str]:
-    """The picture as a data URI, or None and what is wrong with it."""
+def embedded(path: Path, largest: int = LARGEST_SIDE) -> tuple[str | None, str]:
+    """The picture as a data URI, sides above ``largest`` pixels shrunk to it; or None and what is wrong with it."""
     if not path.is_file():
         return None, "picture not found"
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as picture:
             kind = _EMBEDDED_AS_IS.get(picture.format or "")
-            if kind is None or max(picture.size) > LARGEST_SIDE:
-                data, kind = _as_jpeg(picture), "image/jpeg"
+            if kind is None or max(picture.size) > largest:
+                data, kind = _as_jpeg(picture, largest), "image/jpeg"
             else:
                 picture.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -108,9 +108,9 @@ def _embedded(path: Path) -> tuple[str | None, str]:
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}", ""
 
 
-def _as_jpeg(picture: Image.Image) -> bytes:
+def _as_jpeg(picture: Image.Image, largest: int) -> bytes:
     small = ImageOps.exif_transpose(picture).convert("RGB")
-    small.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    small.thumbnail((largest, largest))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

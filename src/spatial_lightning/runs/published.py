@@ -78,7 +78,7 @@ def open_published(corpus: Published, cache: Path, *, say: Callable[[str], None]
         FileNotFoundError: no corpus there.
         RecordError: too many unusable rows, or none that is usable.
     """
-    reader = _located(corpus.reader)
+    reader = located(corpus.reader)
     name = f"{type(reader).__name__}: {reader.path}"
     pictures: dict[str, Any] = {"allow_urls": corpus.allow_urls, "max_side": corpus.max_side}
 
@@ -90,7 +90,7 @@ def open_published(corpus: Published, cache: Path, *, say: Callable[[str], None]
         notes = [f"{len(train):,} training and {len(val):,} held-out records, split by image"]
     else:
         held_out = replace(reader, path=corpus.val_path, images=corpus.val_images or corpus.reader.images)
-        val = store(_located(held_out))
+        val = store(located(held_out))
         if corpus.streaming:
             train = open_stream(reader, cache, shuffle_rows=corpus.shuffle_rows, **pictures)
             return CorpusFiles(name, train, val[: corpus.val_records], None, val, ("read as a stream",))
@@ -105,7 +105,7 @@ def open_published(corpus: Published, cache: Path, *, say: Callable[[str], None]
     return CorpusFiles(name, train, val, train, val, tuple(notes))
 
 
-def _located(reader: CorpusReader[Any]) -> CorpusReader[Any]:
+def located(reader: CorpusReader[Any]) -> CorpusReader[Any]:
     """The reader with its paths found from the project root."""
     path = reader.path if reader.path.startswith(_HUB) else str(resolve_path(reader.path))
     images = None if reader.images is None else str(resolve_path(reader.images))

@@ -72,6 +72,37 @@ def write_report(run: Path, *, table: str, conclusion: str, towers: str, notes: 
     return path
 
 
+def write_evaluation_report(run: Path, *, table: str, conclusion: str, notes: Sequence[str] = ()) -> Path:
+    """Write ``report.md`` and the page of answers of a finished evaluation; see :func:`write_report`.
+
+    Args:
+        notes: what a reader has to know about the benchmark and the answers, e.g. another file than the published one.
+    """
+    summary = _read_summary(run / "summary.json")
+    names = ("backbone", "checkpoint", "predictions", "prompt", "system", "pixel_limits", "max_new_tokens")
+    asked = {name: summary.get(name) for name in names}
+    version = {name: fact for name, fact in (summary.get("benchmark_version") or {}).items() if name != "warnings"}
+    settings = [
+        f"- {name.replace('_', ' ')}: {'none' if value is None else _code(value)}"
+        for name, value in {**asked, **version}.items()
+    ]
+    sections = [
+        f"# {_plain(summary.get('experiment') or run.name)} on {_plain(summary.get('benchmark'))}",
+        f"**{_plain(conclusion)}**",
+        "## Results",
+        table.strip(),
+        _samples(run, summary),
+        "## What was asked",
+        "\n".join(settings),
+        "\n".join(f"- {_plain(note)}" for note in notes) or "- Nothing was reported as left out.",
+        "## Run it again",
+        _provenance(run, summary),
+    ]
+    path = run / "report.md"
+    write_text(path, "\n\n".join(sections) + "\n")
+    return path
+
+
 def _read_summary(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no summary at {path}: a report needs the directory of a run that finished")

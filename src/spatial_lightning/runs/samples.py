@@ -73,8 +73,13 @@ def read_samples(path: Path, bad: BadRows) -> list[Sample]:
     return rows
 
 
-def pick_samples(rows: Sequence[Sample], limit: int) -> list[Sample]:
+def pick_samples(
+    rows: Sequence[Sample], limit: int, *, first: Callable[[Sample], bool] = lambda row: row.change != "same"
+) -> list[Sample]:
     """At most ``limit`` rows, kinds (direct and reasoned apart) as evenly as their sizes allow, changed verdicts first.
+
+    Args:
+        first: which rows come first, if not those with a changed verdict.
 
     The choice follows from ids and verdicts alone, so two runs on the same questions that changed the same ones show
     the same rows, in whatever order they were saved.
@@ -85,11 +90,11 @@ def pick_samples(rows: Sequence[Sample], limit: int) -> list[Sample]:
     if limit < 1:
         raise ValueError(f"limit is {limit}; allowed: 1 sample or more")
     by_kind: dict[tuple[str, str], list[Sample]] = {}
-    for row in sorted(rows, key=lambda row: (row.change == "same", _shuffled(row))):
+    for row in sorted(rows, key=lambda row: (not first(row), _shuffled(row))):
         by_kind.setdefault((row.kind, row.style), []).append(row)
     turns = zip_longest(*(by_kind[kind] for kind in sorted(by_kind)))
     chosen = [row for turn in turns for row in turn if row is not None][:limit]
-    return sorted(chosen, key=lambda row: row.change == "same")
+    return sorted(chosen, key=lambda row: not first(row))
 
 
 def _shuffled(row: Sample) -> tuple[str, ...]:

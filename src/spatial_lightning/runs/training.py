@@ -20,6 +20,7 @@ from spatial_lightning.backbones import Backbone
 from spatial_lightning.backbones.towers import format_report
 from spatial_lightning.data import TreeDataModule
 from spatial_lightning.evaluation import Summary, compare, majority_baseline, table
+from spatial_lightning.locks import locked
 from spatial_lightning.modules import FineTuner
 from spatial_lightning.modules.sharding import FSDP2Strategy
 from spatial_lightning.runs.answerers import answerer
@@ -36,7 +37,7 @@ from spatial_lightning.runs.answering import (
 from spatial_lightning.runs.build import build, build_backbone, plain
 from spatial_lightning.runs.checkpoints import AtomicCheckpointIO, Checkpoints, checkpoint_of, load_weights
 from spatial_lightning.runs.combinations import require_fitting
-from spatial_lightning.runs.config import ConfigError, compose_run, resolve_path
+from spatial_lightning.runs.config import AUTO, ConfigError, compose_run, resolve_path
 from spatial_lightning.runs.corpus_files import CorpusFiles
 from spatial_lightning.runs.directory import (
     CHECKPOINTS,
@@ -55,7 +56,10 @@ from spatial_lightning.runs.memory import MemoryReport
 from spatial_lightning.runs.mixed import ENCODING, MixedFiles, build_data, kinds_of, prepare_data
 from spatial_lightning.runs.progress import Progress, clock
 from spatial_lightning.runs.report import write_report
+from spatial_lightning.runs.resuming import keep_rows, logged_rows, own_checkpoint
 from spatial_lightning.runs.rollouts import Arena, arena_of
+from spatial_lightning.runs.stopping import StopEarly, require_validation
+from spatial_lightning.runs.tracking import log_finished
 
 _TRAINS_ON = {
     "SFTModule": {"questions": "spatialvlm", "traces": "traces", "preferences": "preferences"},
@@ -93,18 +97,21 @@ def train(config: DictConfig, run: Path) -> Path:
     L.seed_everything(config.seed, workers=True, verbose=False)
     parts = _assemble(config)
     say(format_report(parts.module.tower_report))
+    earlier = logged_rows(run)
     loggers = make_loggers(run, plain(config.logger), plain(config))
     try:
         memory = MemoryReport(say)
         trainer = _trainer(config, run, loggers, parts, memory)
-        resume = _resume(config, trainer, parts)
+        resume = _resume(config, run, trainer, parts)
+        if resume is not None and config.resume == AUTO:
+            keep_rows(loggers, earlier, resume)
         questions = by_family(parts.asked)
         majority = majority_baseline(by_family(parts.files.questions("train")), questions)
         say(f"answering {len(questions)} held-out questions before training")
         before = _answer(parts, trainer)
         _log(loggers, before, 0)
         with memory.explaining():
-            trainer.fit(parts.module, parts.data, ckpt_path=resume, weights_only=True)
+            trainer.fit(parts.module, parts.data, ckpt_path=resume and str(resume), weights_only=True)
         parts.data.teardown("fit")
         say(f"answering {len(questions)} held-out questions after training")
         after = _answer(parts, trainer)
@@ -112,6 +119,7 @@ def train(config: DictConfig, run: Path) -> Path:
         answered = {"warm start": before, "after": after}
         write_samples(run, parts.asked, answered)
         _conclude(config, run, parts, trainer, majority, answered, began)
+        log_finished(loggers, run, say)
         if config.export and trainer.is_global_zero:
             say(f"exported to {export_run(run, resolve_path(config.export))}")
     finally:
@@ -140,6 +148,7 @@ def check(config: DictConfig) -> None:
         )
     require_fitting(config)
     require_devices(config)
+    require_validation(config)
     if config.evaluation.get("guidance") and objective.get("kind") != "ilql":
         raise ConfigError(
             f"evaluation.guidance={config.evaluation.guidance} needs values of tokens, which only objective=ilql learns: "
@@ -191,6 +200,7 @@ def _warm_start(config: DictConfig) -> Path | None:
     theirs = compose_run([f"+experiment={config.warm_start}"])
     theirs.outputs, theirs.cache = config.outputs, config.cache
     outputs = resolve_path(config.outputs)
+    theirs.resume = AUTO
     content = config_hash(theirs)
     found = finished_run(outputs, theirs.name, content)
     if found is None and ranks_of(config) > 1:
@@ -199,8 +209,13 @@ def _warm_start(config: DictConfig) -> Path | None:
             f"train it on the side: train it first, python train.py +experiment={config.warm_start}"
         )
     if found is None:
-        say(f"warm start {config.warm_start} has no finished run of the same content: training it first")
-        found = train(theirs, outputs / theirs.name / time.strftime("%Y-%m-%d_%H-%M-%S"))
+        own = outputs / theirs.name / f"warm_start-{content}"
+        # Of jobs that need it at once, one trains it and the others wait.
+        with locked(own / ".lock", say):
+            found = finished_run(outputs, theirs.name, content)
+            if found is None:
+                say(f"warm start {config.warm_start} has no finished run of the same content: training it first")
+                found = train(theirs, own)
     return found
 
 
@@ -211,6 +226,7 @@ def _trainer(config: DictConfig, run: Path, loggers: list[Any], parts: _Parts, m
         AnswerDuringTraining(
             parts.asked, parts.evaluation, lambda metrics: _log_metrics(loggers, metrics, trainer), parts.arena
         ),
+        *([StopEarly(say, **plain(config.early_stopping))] if config.early_stopping.patience is not None else []),
         Checkpoints(run / CHECKPOINTS, parts.evaluation.checkpoint_every),
     ]
     trainer = build(
@@ -227,7 +243,7 @@ def _trainer(config: DictConfig, run: Path, loggers: list[Any], parts: _Parts, m
     return trainer
 
 
-def _resume(config: DictConfig, trainer: L.Trainer, parts: _Parts) -> str | None:
+def _resume(config: DictConfig, run: Path, trainer: L.Trainer, parts: _Parts) -> Path | None:
     """The checkpoint to go on from, once it is known to be of the same run; checkpoints from now on say what they are of."""
     identity = identity_of(config, parts.backbone, parts.files, parts.warm_start, trainer.world_size)
     io = trainer.strategy.checkpoint_io
@@ -235,9 +251,11 @@ def _resume(config: DictConfig, trainer: L.Trainer, parts: _Parts) -> str | None
     io.identity = identity
     if config.resume is None:
         return None
+    if config.resume == AUTO:
+        return None if config.redo else own_checkpoint(run, identity, say)
     checkpoint = checkpoint_of(resolve_path(config.resume))
     require_same(read_identity(checkpoint), identity, checkpoint)
-    return str(checkpoint)
+    return checkpoint
 
 
 def _answer(parts: _Parts, trainer: L.Trainer) -> Answered:

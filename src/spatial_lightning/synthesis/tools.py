@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +83,9 @@ class Toolbox:
         path = self.pictures / f"{scene.split}-{scene.index:06d}-{tool}.png"
         if tool not in self._drawn:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _DRAW[tool](self.facts, path)
+            # In one step: another run may be reading the picture.
+            part = path.with_name(f"{path.stem}.{os.getpid()}.part.png")
+            _DRAW[tool](self.facts, part)
+            part.replace(path)
             self._drawn.add(tool)
         return Observation(text or "nothing", (path,))

@@ -16,8 +16,11 @@ FILES = sorted((Path(__file__).resolve().parents[3] / "conf" / "corpus").glob("*
 
 
 def test_every_reader_has_a_file() -> None:
+    """Of a corpus, or of a benchmark, which nobody trains on."""
     assert FILES
-    targets = {OmegaConf.load(path)["_target_"].rpartition(".")[2] for path in FILES}  # type: ignore[index]
+    benchmarks = [OmegaConf.load(path).get("reader") for path in FILES[0].parents[1].glob("benchmark/*.yaml")]
+    configs = [*map(OmegaConf.load, FILES), *(reader for reader in benchmarks if reader is not None)]
+    targets = {config["_target_"].rpartition(".")[2] for config in configs}  # type: ignore[index]
     exported = {getattr(corpora, name) for name in corpora.__all__}
     readers = {kind.__name__ for kind in exported if issubclass(kind, CorpusReader) and kind is not CorpusReader}
     assert targets == readers

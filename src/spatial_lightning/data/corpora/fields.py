@@ -11,6 +11,23 @@ from spatial_lightning.data.corpora.turns import require, require_text
 from spatial_lightning.records import RecordError
 
 
+def is_empty(value: Any) -> bool:
+    """Whether a table says nothing here: null, not a number, blank, or ``nan`` as text."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("", "nan")
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def first_filled(row: Mapping[str, Any], *names: str) -> Any:
+    """The value of the first of several columns that says something, e.g. a picture or else its name.
+
+    Raises:
+        RecordError: none does and the first is missing.
+    """
+    filled = [row[name] for name in names if not is_empty(row.get(name))]
+    return filled[0] if filled else require(row, names[0])
+
+
 def text_field(row: Mapping[str, Any], name: str) -> str:
     """The text in a field, without blanks around it.
 
@@ -18,6 +35,18 @@ def text_field(row: Mapping[str, Any], name: str) -> str:
         RecordError: missing, not text, or blank.
     """
     return require_text(row, name).strip()
+
+
+def plain_field(row: Mapping[str, Any], name: str) -> str:
+    """Text or a number in a field, as text.
+
+    Raises:
+        RecordError: missing, neither, or blank.
+    """
+    value = require(row, name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return text_field(row, name)
 
 
 def list_field(row: Mapping[str, Any], name: str) -> Sequence[Any]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -131,12 +128,3 @@ def save_index(folder: Path, index: CorpusIndex) -> None:
     part = folder / f"{_COMPLETE}.part"
     part.write_text(json.dumps(stored, indent=1))
     part.replace(folder / _COMPLETE)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time make a folder; the lock of a killed process is released by the system."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

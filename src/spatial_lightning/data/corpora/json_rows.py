@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import final
 
@@ -104,11 +104,12 @@ class JsonRows(_OneFile):
     Args:
         container: key whose array holds the rows; ``*``: each value of the object is a row and gets ``_key``; None: the
             document is the array.
+        columns: names of the values of rows that are arrays themselves; None takes objects only.
     """
 
-    def __init__(self, path: Path, container: str | None = None) -> None:
+    def __init__(self, path: Path, container: str | None = None, columns: Sequence[str] | None = None) -> None:
         super().__init__(path)
-        self.container = container
+        self.container, self.columns = container, columns
 
     def scan(self, start: Mark = Mark()) -> Iterator[RowAt]:  # noqa: B008
         """See :meth:`Rows.scan`."""
@@ -195,6 +196,11 @@ class JsonRows(_OneFile):
         row, error = window.value()
         if error is not None:
             return RowAt(mark, place, None, *error)
+        if isinstance(row, list) and self.columns is not None:
+            if len(row) != len(self.columns):
+                wanted = f"{len(self.columns)} values ({', '.join(self.columns)})"
+                return RowAt(mark, place, None, f"a row must have {wanted}, got {len(row)}", "wrong number of fields")
+            row = dict(zip(self.columns, row, strict=True))
         if not isinstance(row, dict):
             return RowAt(mark, place, None, f"a row must be a JSON object, got {type(row).__name__}")
         return RowAt(mark, place, row if key is None else row | {"_key": key})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 from spatial_lightning.data.corpora.exchanges import PLACEHOLDER, listed_pictures
-from spatial_lightning.data.corpora.fields import list_field, text_field
+from spatial_lightning.data.corpora.fields import list_field, plain_field, text_field
 from spatial_lightning.data.corpora.pictures import Pictures
 from spatial_lightning.data.corpora.reader import CorpusReader
 from spatial_lightning.data.corpora.turns import require
@@ -61,29 +61,21 @@ class QuestionRows(CorpusReader[ImageQuestions]):
 
     def _question(self, row: Mapping[str, Any], name: str) -> Question:
         asked = text_field(row, self.question_column).replace(PLACEHOLDER, "").strip()
-        kind = spatial_kind(asked) if self.kind_column is None else _plain(row, self.kind_column)
+        kind = spatial_kind(asked) if self.kind_column is None else plain_field(row, self.kind_column)
         if self.id_column is not None:
-            name = _plain(row, self.id_column)
+            name = plain_field(row, self.id_column)
         if self.options_column is None:
-            answer = _plain(row, self.answer_column)
+            answer = plain_field(row, self.answer_column)
             value = one_length(answer) if spatial_kind(asked) in LENGTHS else None
             return Question(name, asked, answer, kind, (), value)
         given = list_field(row, self.options_column)
-        options = tuple(_plain({self.options_column: option}, self.options_column) for option in given)
+        options = tuple(plain_field({self.options_column: option}, self.options_column) for option in given)
         return Question(name, asked, _chosen(require(row, self.answer_column), options), kind, options)
-
-
-def _plain(row: Mapping[str, Any], name: str) -> str:
-    """Text or a number in a field, as text."""
-    value = require(row, name)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    return text_field(row, name)
 
 
 def _chosen(given: Any, options: Sequence[str]) -> str:
     """The option that an answer means; a sentence must name exactly one."""
-    said = _plain({"answer": given}, "answer")
+    said = plain_field({"answer": given}, "answer")
     if said in options:
         return said
     letter = _LETTER.fullmatch(said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -133,7 +134,10 @@ def require(row: Mapping[str, Any], key: str) -> Any:
         RecordError: it is missing or null.
     """
     if row.get(key) is None:
-        raise RecordError(f"key {key!r} is missing; the row has {', '.join(map(str, row)) or 'none'}")
+        there = list(map(str, row))
+        close = difflib.get_close_matches(key, [name for name in there if name != key], n=1, cutoff=0.5)
+        hint = f"; the closest name is {close[0]!r}" if close else ""
+        raise RecordError(f"key {key!r} is missing; the row has {', '.join(there) or 'none'}{hint}")
     return row[key]
 
 

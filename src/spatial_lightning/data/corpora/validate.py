@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from spatial_lightning.data.corpora.index import Arrays, CorpusIndex, corpus_key, hash64, load_index, locked, save_index
+from spatial_lightning.data.corpora.index import Arrays, CorpusIndex, corpus_key, hash64, load_index, save_index
 from spatial_lightning.data.corpora.passing import PassProgress
 from spatial_lightning.data.corpora.pictures import Pictures, Size
 from spatial_lightning.data.corpora.reader import CorpusReader
 from spatial_lightning.data.corpora.rows import Mark, RowAt, Rows
+from spatial_lightning.locks import locked
 from spatial_lightning.records import AnyRecord, BadRows, ImageQuestions, RecordError, Trace
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def index_corpus(
         RecordError: too many unusable rows, or none that is usable.
     """
     folder = cache / "corpora" / f"{type(reader).__name__.lower()}-{corpus_key(reader, rows, pictures, group)}"
-    with locked(folder):
+    with locked(folder / ".lock", say):
         index = load_index(folder, max_bad_fraction)
         if index is None:
             options = {"max_bad_fraction": max_bad_fraction, "group": group, "unique": True, "say": say}

@@ -1,0 +1,20 @@
+"""Ways of scoring, by name: ``_target_: spatial_lightning.evaluation.protocols.Choice`` and so on."""
+
+from spatial_lightning.evaluation.forms import Bands, Choice, Exact, General, Truth
+from spatial_lightning.evaluation.judge import Judged
+from spatial_lightning.evaluation.protocol import Protocol
+from spatial_lightning.evaluation.published import CVBench, QSpatial, RGPTBench, ThreeDSR
+
+__all__ = [
+    "Bands",
+    "CVBench",
+    "Choice",
+    "Exact",
+    "General",
+    "Judged",
+    "Protocol",
+    "QSpatial",
+    "RGPTBench",
+    "ThreeDSR",
+    "Truth",
+]
