@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from endpoint import endpoint
 from small_runs import small
 
 from spatial_lightning.runs.config import compose_run
 from spatial_lightning.runs.training import train
+
+__all__ = ["endpoint"]
 
 
 @pytest.fixture(scope="session")

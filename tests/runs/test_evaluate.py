@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from endpoint import Endpoint
+from endpoint import said as reply
 from omegaconf import OmegaConf
 from PIL import Image
 from small_runs import small
@@ -334,6 +336,23 @@ def test_stored_answers_are_scored_without_a_model(
     assert summary["metrics"]["accuracy"] == 0.5
     assert summary["metrics"]["unparsed"] == 0.25
     assert summary["checkpoint"] is summary["backbone"] is None
+
+
+def test_a_judge_decides_what_rules_cannot_read(place: Path, vsr: Path, tmp_path: Path, endpoint: Endpoint) -> None:
+    endpoint.replies = [reply('{"match": 1}')]
+    answers = ["true", "true", "mu", "perhaps not"]
+    rows = [{"id": f"dev/{i}", "answer": text} for i, text in enumerate(answers)]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judge = ("judge=chat", f"judge.base_url={endpoint.url}", "judge.model=any", f"judge.cache={tmp_path / 'judge'}")
+    for attempt in range(2):
+        config = _vsr(place, vsr, f"predictions={path}", *judge)
+        summary, samples = _read(evaluate_benchmark(config, tmp_path / f"run{attempt}", _quiet))
+        assert [row["rules"]["answer"] for row in samples][2:] == ["judge", "judge"]
+        assert [row["correct"]["answer"] for row in samples] == [True, False, True, True]
+        assert summary["metrics"]["judged"] == 0.5
+        assert summary["judge"] == "any"
+    assert len(endpoint.asked) == 2, "kept answers are not asked for again"
 
 
 def test_bad_stored_answers_are_counted_listed_and_refused(place: Path, vsr: Path, tmp_path: Path) -> None:

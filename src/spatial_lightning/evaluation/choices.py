@@ -36,7 +36,7 @@ _ASIDE = re.compile(
     r"\b(?:than|compared\s(?:to|with)|rather|instead|unlike|as\sopposed\sto|while|whereas|not|none|neither|nor)\b",
     re.IGNORECASE,
 )
-_FALSE_NO = r"(?!\s(?:doubt|one|other|way|problem|longer|matter)\b)"
+_FALSE_NO = r"(?!\s(?:doubt|one|other|way|problem|longer|matter|idea|clue)\b)"
 
 
 LETTER = "option letter"

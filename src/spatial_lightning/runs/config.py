@@ -93,6 +93,8 @@ class EvaluateConfig:
             directory; null takes ``backbone`` as it comes.
         backbone: with a checkpoint, what it is expected to be of; null takes the checkpoint's own.
         benchmark: what is asked, from ``conf/benchmark``.
+        judge: asked about answers that rules cannot read, from ``conf/judge``; null leaves them unreadable.
+        judge_always: ask it about every answer.
         predictions: a file of answers to score in place of a model's.
         run: the run directory, new or to go on in; null makes one or goes on in an unfinished one of the same content.
         engine: ``transformers``, or ``vllm`` where it is installed.
@@ -109,6 +111,8 @@ class EvaluateConfig:
     checkpoint: str | None = None
     backbone: Any = None
     benchmark: Any = None
+    judge: Any = None
+    judge_always: bool = False
     predictions: str | None = None
     run: str | None = None
     engine: str = "transformers"

@@ -22,6 +22,7 @@ from spatial_lightning.modules import NonFiniteLossError
 from spatial_lightning.records import RecordError
 from spatial_lightning.runs.build import build, build_backbone
 from spatial_lightning.runs.comparing import Comparing, compare_runs
+from spatial_lightning.runs.chat import ChatError
 from spatial_lightning.runs.config import (
     AUTO,
     CONF,
@@ -50,6 +51,7 @@ EXPECTED = (
     TreeError,
     NonFiniteLossError,
     OutOfMemory,
+    ChatError,
     FileNotFoundError,
     ValueError,
     OSError,
@@ -219,7 +221,7 @@ def _explain(error: Exception, run: Path) -> None:
 
 def _quiet() -> None:
     """Leave out what other libraries say about themselves."""
-    for name in ("lightning.pytorch", "lightning.fabric", "wandb", "httpx", "datasets", "bitsandbytes"):
+    for name in ("lightning.pytorch", "lightning.fabric", "wandb", "httpx", "datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     disable_progress_bar()

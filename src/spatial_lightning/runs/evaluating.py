@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from spatial_lightning.evaluation import Summary, majority_baseline, summarise, table
 from spatial_lightning.evaluation.metrics import figures_table
-from spatial_lightning.evaluation.protocols import General, Protocol
+from spatial_lightning.evaluation.protocols import General, Judged, Protocol
 from spatial_lightning.runs.answering import Answered, said, write_samples
 from spatial_lightning.runs.benchmarks import Benchmark, Opened
 from spatial_lightning.runs.build import build, plain
+from spatial_lightning.runs.chat import Chat
 from spatial_lightning.runs.config import CONF, ConfigError, resolve_path
 from spatial_lightning.runs.directory import config_hash, git_sha, write_config, write_summary
 from spatial_lightning.runs.evaluated import Evaluated, load_evaluated
@@ -106,9 +107,20 @@ def _benchmark(config: DictConfig) -> Benchmark | LmmsTasks:
     benchmark = build(config.benchmark)
     if not isinstance(benchmark, Benchmark | LmmsTasks):
         raise ConfigError(f"benchmark is a {type(benchmark).__name__}; see conf/benchmark for what it may be")
-    if isinstance(benchmark, LmmsTasks) and config.predictions:
-        raise ConfigError("benchmark=lmms asks the questions itself: give checkpoint=..., not predictions=...")
-    return benchmark
+    if isinstance(benchmark, LmmsTasks):
+        if config.predictions:
+            raise ConfigError("benchmark=lmms asks the questions itself: give checkpoint=..., not predictions=...")
+        if config.judge:
+            raise ConfigError("benchmark=lmms scores the answers itself: leave judge out")
+        return benchmark
+    if config.judge is None:
+        if config.judge_always:
+            raise ConfigError("judge_always=true needs a judge: judge=chat judge.base_url=URL judge.model=NAME")
+        return benchmark
+    judge: Chat = build(config.judge)
+    judge = replace(judge, cache=None if judge.cache is None else resolve_path(judge.cache))
+    protocol = Judged(benchmark.protocol or General(), judge, config.judge_always)
+    return replace(benchmark, protocol=protocol)
 
 
 def _facts(config: DictConfig, evaluated: Evaluated) -> dict[str, Any]:
@@ -199,6 +211,7 @@ def _conclude(
             "benchmark": benchmark.name,
             "benchmark_version": {**opened.version, **reasons},
             "prompt": benchmark.prompt,
+            "judge": None if config.judge is None else str(config.judge.model),
             "placeholders": bool(opened.version["placeholders"]),
             "metrics": metrics,
             "figures": dict(summary.figures),
