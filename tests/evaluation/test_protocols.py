@@ -15,6 +15,7 @@ from spatial_lightning.evaluation.protocols import (
     CVBench,
     Exact,
     General,
+    Omni3D,
     Protocol,
     QSpatial,
     RGPTBench,
@@ -49,6 +50,7 @@ FITTING: dict[Protocol, Question] = {
     RGPTBench(): comparison("tall_predicate", "In fact, Region [0] may be shorter than Region [1]."),
     QSpatial(): length(2.0),
     CVBench(): closed(source="COCO"),
+    Omni3D(): Question("q", "How many times as wide?", "2.5", "numeric_other"),
     ThreeDSR(): closed(kind="height_higher", base="ABCDEFGH", variant=""),
 }
 

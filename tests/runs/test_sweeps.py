@@ -406,6 +406,10 @@ def test_a_sweep_that_was_killed_goes_on_with_the_jobs_that_are_left(tmp_path: P
     assert f"job 1 of 4 finished already: {summary.parent}" in said
     assert state(summary.parent) == before
     assert [job["state"] for job in jobs_of(tmp_path)] == ["skipped", "finished", "finished", "finished"]
+    commands = [json.loads(path.read_text())["command"] for path in outputs.glob("*/*/*/summary.json")]
+    assert {("seed=0" in text, "optimization.lr=0.0001" in text) for text in commands} == {
+        (zero, small_rate) for zero in (True, False) for small_rate in (True, False)
+    }
     assert len(list(outputs.glob("*/*/*/summary.json"))) == 4
     assert "min" in said or " s left" in said
 

@@ -2,6 +2,7 @@
 
 from spatial_lightning.evaluation.forms import Bands, Choice, Exact, General, Truth
 from spatial_lightning.evaluation.judge import Judged
+from spatial_lightning.evaluation.omni3d import Omni3D
 from spatial_lightning.evaluation.protocol import Protocol
 from spatial_lightning.evaluation.published import CVBench, QSpatial, RGPTBench, ThreeDSR
 
@@ -12,6 +13,7 @@ __all__ = [
     "Exact",
     "General",
     "Judged",
+    "Omni3D",
     "Protocol",
     "QSpatial",
     "RGPTBench",

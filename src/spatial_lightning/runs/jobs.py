@@ -36,6 +36,11 @@ def run_job(config: DictConfig, run: Path, once: Once, say: Callable[[str], None
     head = f"job {number} of {record.read()['total']}"
     shown = " ".join(filter(None, (str(config.name), *_overridden(hydra))))
     facts = {"job": number, "overrides": list(hydra.overrides.task), "reason": None}
+    # What its summary gives as its command: this job alone.
+    sys.argv[:] = [
+        "train.py",
+        *(text for text in facts["overrides"] if not text.startswith(("+sweep=", "resume=auto"))),
+    ]
     summary = None if config.redo else finished(config, run)
     if summary is not None:
         say(f"{head} finished already: {run}")
