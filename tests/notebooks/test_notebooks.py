@@ -87,7 +87,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, pictures: tuple[Path, ...]) 
         write_run(
             folder / str(number), pictures, experiment, seed, lambda i, own=seed, ok=better: ok or (i + own) % 3 == 0
         )
-    (folder / "multirun.yaml").write_text("hydra: {}\n")
+    (folder / "sweep.json").write_text("{}")
     return folder
 
 

@@ -52,7 +52,7 @@ def test_a_finished_training_leaves_figures_answers_and_where_it_came_from(tmp_p
     run = write_run(sweep / "0", asked(tmp_path / "pictures", 2), [0])
     samples = run / "samples.jsonl"
     samples.write_text(samples.read_text().replace("nothing at all", "half \\ud800 a character"))
-    (sweep / "multirun.yaml").write_text("a: 1\n")
+    (sweep / "sweep.json").write_text("{}")
     checkpoint = run / "checkpoints" / "step-000010"
     checkpoint.mkdir(parents=True)
     (checkpoint / STATE).write_bytes(b"weights")
@@ -144,7 +144,7 @@ def test_unknown_modes_are_refused() -> None:
 def test_groups_are_sweeps_else_experiments(tmp_path: Path) -> None:
     assert sweep_of(tmp_path / "a" / "b" / "0") is None
     (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "a" / "b" / "multirun.yaml").touch()
+    (tmp_path / "a" / "b" / "sweep.json").touch()
     assert sweep_of(tmp_path / "a" / "b" / "0") == "a/b"
     loggers = make_loggers(tmp_path / "run", {"wandb": "offline"}, {"name": "sft"}, job_type="evaluate")
     (logger,) = (logger for logger in loggers if isinstance(logger, WandbLogger))

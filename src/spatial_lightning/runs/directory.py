@@ -17,6 +17,8 @@ from spatial_lightning.runs.config import PROJECT
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run directory that holds its checkpoints."""
+SWEEP_RECORD = "sweep.json"
+"""File that lists the jobs of a sweep, in the sweep's directory."""
 NOT_CONTENT = ("outputs", "cache", "logger", "export", "resume", "redo", "isolate")
 """Run-level keys that do not change what is learned."""
 

@@ -21,8 +21,8 @@ from spatial_lightning.backbones.processor import BackboneError
 from spatial_lightning.modules import NonFiniteLossError
 from spatial_lightning.records import RecordError
 from spatial_lightning.runs.build import build, build_backbone
-from spatial_lightning.runs.comparing import Comparing, compare_runs
 from spatial_lightning.runs.chat import ChatError
+from spatial_lightning.runs.comparing import Comparing, compare_runs
 from spatial_lightning.runs.config import (
     AUTO,
     CONF,

@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from spatial_lightning.runs.config import ConfigError
+from spatial_lightning.runs.directory import SWEEP_RECORD
 
 MODES = ("auto", "online", "offline", "off")
 
@@ -71,7 +72,7 @@ def wandb_mode(settings: Mapping[str, Any]) -> str:
 def sweep_of(run: Path) -> str | None:
     """Name and time of the sweep that a run is a job of; None for a run of its own."""
     sweep = run.parent
-    return f"{sweep.parent.name}/{sweep.name}" if (sweep / "multirun.yaml").is_file() else None
+    return f"{sweep.parent.name}/{sweep.name}" if (sweep / SWEEP_RECORD).is_file() else None
 
 
 def finish_loggers(loggers: list[Logger]) -> None:

@@ -18,6 +18,7 @@ from spatial_lightning.runs.comparing.grouping import Section, make_sections, wi
 from spatial_lightning.runs.comparing.reading import LeftOut, Run, find_runs, read_run
 from spatial_lightning.runs.comparing.tables import Row
 from spatial_lightning.runs.config import PROJECT, ConfigError, resolve_path
+from spatial_lightning.runs.directory import SWEEP_RECORD
 from spatial_lightning.runs.inspection import example
 from spatial_lightning.runs.inspection_page import Example
 from spatial_lightning.runs.mixed import build_data, prepare_data
@@ -69,7 +70,7 @@ def open_sweep(given: str | None = None, *, outputs: Path = PROJECT / "outputs")
     Raises:
         ConfigError: there is no such sweep, or none of its runs has finished.
     """
-    sweeps = [run.parent for run in _finished(outputs) if (run.parent / "multirun.yaml").is_file()] if not given else []
+    sweeps = [run.parent for run in _finished(outputs) if (run.parent / SWEEP_RECORD).is_file()] if not given else []
     if not given and not sweeps:
         raise ConfigError(
             f"there is no sweep with a finished run below {outputs}: e.g. python train.py +sweep=vit_freeze"

@@ -24,10 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from spatial_lightning.locks import locked
 from spatial_lightning.runs.config import AUTO, CONF, ConfigError, register, resolve_path
-from spatial_lightning.runs.directory import NOT_CONTENT, config_hash, write_text
+from spatial_lightning.runs.directory import NOT_CONTENT, SWEEP_RECORD, config_hash, write_text
 from spatial_lightning.runs.progress import clock
 
-RECORD = "sweep.json"
 _LONGEST = 80
 """Characters of a job directory's name that are for people to read."""
 _NEEDS = {"submitit": "cluster", "joblib": "sweep", "optuna": "sweep"}
@@ -161,7 +160,7 @@ class Record:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / RECORD
+        self.folder, self.path = folder, folder / SWEEP_RECORD
 
     def begin(self, total: int, command: Sequence[str], *, keep: bool) -> None:
         """Start a record, with the finished jobs of an earlier one where the sweeper does not run through them again."""
@@ -171,7 +170,7 @@ class Record:
     @rank_zero_only
     def note(self, run: Path, **facts: Any) -> None:
         """Write down facts about the job in a run directory."""
-        with locked(self.folder / f".{RECORD}.lock"):
+        with locked(self.folder / f".{SWEEP_RECORD}.lock"):
             record = self.read()
             jobs = {job["directory"]: job for job in record["jobs"]}
             jobs[run.name] = {"directory": run.name, **jobs.get(run.name, {}), **facts}
