@@ -93,6 +93,13 @@ def test_object_names_are_guessed_by_position():
     assert majority_answers(train, test) == [question.options[1] for question in test]
 
 
+def test_each_common_set_of_options_has_a_constant_of_its_own():
+    questions = [closed("yes", ("yes", "no"))] * 6 + [closed("no", ("yes", "no"))] * 2 + [closed("left")] * 3
+    assert majority_answers(questions, questions) == ["yes"] * 8 + ["left"] * 3
+    rare = [closed("up", ("up", "down"))]
+    assert majority_answers(questions * 10, rare) == [""], "a set that training hardly has gets no answer of another set"
+
+
 def test_the_baseline_learns_from_training_questions_only():
     train, test = [closed("left")] * 3 + [closed("right")], [closed("right")] * 5
     assert majority_baseline(train, test).overall.accuracy == 0

@@ -14,6 +14,10 @@ from spatial_lightning.evaluation.scoring import true_option
 from spatial_lightning.evaluation.summary import Summary, summarise
 from spatial_lightning.records import Question
 
+Options = frozenset[str]
+_COMMON = 0.05
+"""Share of a kind's closed questions that have a set of options, from which on it is answered by itself."""
+
 
 def majority_baseline(
     train_questions: Sequence[Question], eval_questions: Sequence[Question], protocol: Protocol | None = None
@@ -28,25 +32,39 @@ def majority_answers(
     """The best constant answer of each question kind, learned on the training questions only.
 
     Closed questions: the option text, or the position among the options, that is most often right (the position where
-    the options are names that change from question to question). Lengths: the constant that lies within the protocol's
+    the options are names that change from question to question), apart for each set of options that is common in the kind,
+    such as yes and no beside left and right. Lengths: the constant that lies within the protocol's
     band (50 to 200 %) of the most training values. Others: the most frequent answer. A kind without training questions
     gets no answer.
 
     Raises:
         ValueError: a closed training or evaluation question whose answer is none of its options.
     """
-    seen: dict[tuple[str, str], list[Question]] = defaultdict(list)
+    common = _common_options(train_questions)
+    seen: dict[tuple[str, str, Options], list[Question]] = defaultdict(list)
     for question in train_questions:
-        seen[question.kind, _form(question)].append(question)
+        seen[question.kind, _form(question), _options(question, common)].append(question)
     band = (protocol or General()).band
     constants = {key: _constant(key[1], questions, band) for key, questions in seen.items()}
     answers = []
     for question in eval_questions:
-        constant = constants.get((question.kind, _form(question)), "")
+        constant = constants.get((question.kind, _form(question), _options(question, common)), "")
         if isinstance(constant, int):
             constant = question.options[constant] if constant < len(question.options) else ""
         answers.append(constant)
     return answers
+
+
+def _common_options(questions: Sequence[Question]) -> set[tuple[str, Options]]:
+    """Kinds with the sets of options that at least a twentieth of their closed questions have."""
+    sets = Counter((question.kind, frozenset(question.options)) for question in questions if question.options)
+    closed = Counter(question.kind for question in questions if question.options)
+    return {(kind, options) for (kind, options), count in sets.items() if count >= max(2, _COMMON * closed[kind])}
+
+
+def _options(question: Question, common: set[tuple[str, Options]]) -> Options:
+    options = frozenset(question.options)
+    return options if (question.kind, options) in common else frozenset()
 
 
 def _is_length(question: Question) -> bool:
