@@ -97,7 +97,9 @@ def test_each_common_set_of_options_has_a_constant_of_its_own():
     questions = [closed("yes", ("yes", "no"))] * 6 + [closed("no", ("yes", "no"))] * 2 + [closed("left")] * 3
     assert majority_answers(questions, questions) == ["yes"] * 8 + ["left"] * 3
     rare = [closed("up", ("up", "down"))]
-    assert majority_answers(questions * 10, rare) == [""], "a set that training hardly has gets no answer of another set"
+    assert majority_answers(questions * 10, rare) == [""], (
+        "a set that training hardly has gets no answer of another set"
+    )
 
 
 def test_the_baseline_learns_from_training_questions_only():

@@ -116,6 +116,24 @@ def test_the_end_of_an_enormous_answer_counts():
     assert Choice().score(closed(answer=OPTIONS[1]), "(B)\n" + "blah " * LONGEST).correct
 
 
+def test_a_thought_before_the_answer_is_no_answer():
+    thought = r"The answer is (A), 9 meters: \scalar{9} \distance_unit{m}, yes, 7."
+    asked = (
+        (Choice(), closed(answer=OPTIONS[1]), "B"),
+        (General(), length(1.0), "1 meter"),
+        (QSpatial(), length(1.0), r"\scalar{1} \distance_unit{m}"),
+        (Exact(), Question("q", "What shape?", "cube", "human"), "cube"),
+        (Omni3D(), Question("q", "How many?", "2", "numeric_count"), "2"),
+        (RGPTBench(), comparison("tall_predicate", "No."), "No."),
+    )
+    for protocol, question, right in asked:
+        for text in (f"<think>{thought}</think>\n{right}", f"{thought}</think><answer>{right}</answer> {thought}"):
+            assert protocol.score(question, text).correct, (protocol, text)
+        for text in (f"<think>{right}", f"<think>{right}</think>", f"<answer></answer>{right}"):
+            assert not protocol.score(question, text).parsed, (protocol, text)
+    assert not QSpatial(tagged=True).score(length(9.0), f"<think>{thought}</think>9 meters").parsed
+
+
 @given(st.sampled_from(["left", "(B)", "1.9 m", "3 o'clock", "x", ""]))
 def test_the_general_protocol_is_what_training_runs_use(text):
     for question in (

@@ -90,6 +90,9 @@ def test_comparisons_are_matched_by_what_they_mean(truth, right, said):
         ("wide_choice", "They are equally wide.", None),
         ("wide_choice", "Region [2] is wider than Region [1].", None),
         ("tall_choice", "Region [0] is shorter than Region [1].", 1),
+        ("tall_choice", "Between Region [0] and Region [1], Region [1] has more height.", 1),
+        ("tall_choice", "Region [0] isn't as tall as Region [1].", 1),
+        ("tall_choice", "region 1", 1),
         ("tall_choice", "Answer: Region [0]. Region [0] is shorter than Region [1].", 0),
     ],
 )

@@ -153,6 +153,20 @@ def test_the_same_change_in_every_seed_adds_nothing_to_one():
     assert one.conclusion != many.conclusion
 
 
+def test_runs_of_one_seed_count_as_one():
+    rng = np.random.default_rng(5)
+    before, after = runs(3, 60, 0.5, rng=rng), runs(3, 60, 0.6, rng=rng)
+    plain = compare_seeds(before, after, before_seeds="abc", after_seeds="xyz", resamples=500)
+    repeated = compare_seeds([*before, before[0]], after * 2, before_seeds="abca", after_seeds="xyzxyz", resamples=500)
+    assert repeated == plain
+    few = compare_seeds(before, after, before_seeds="aab", after_seeds="xyz", resamples=500)
+    assert (few.before_seeds, few.judges_seeds) == (2, False)
+    shares = np.stack([np.mean(before[:2], axis=0), before[2]]).mean(axis=0)
+    assert few.before == pytest.approx(shares.mean())
+    changes = 12 * (np.mean(after, axis=0) - shares)
+    assert few.p_value == sign_flip_p([round(change) for change in changes])
+
+
 def test_groups_widen_the_interval():
     rng = np.random.default_rng(6)
     before, after = runs(3, 60, 0.4, rng=rng), runs(3, 60, 0.5, rng=rng)
@@ -198,8 +212,8 @@ def test_what_cannot_be_compared_is_refused_in_words():
         compare_seeds([[True]], [[True, False]])
     with pytest.raises(ValueError, match="3 groups"):
         compare_seeds([[True]], [[True]], groups=[1, 2, 3])
-    with pytest.raises(ValueError, match=r"after_seeds are \[1, 1\]; needed: one for each of 2 runs, each another"):
-        compare_seeds([[True]], [[True], [False]], after_seeds=[1, 1])
+    with pytest.raises(ValueError, match=r"after_seeds are \[1\]; needed: one for each of 2 runs"):
+        compare_seeds([[True]], [[True], [False]], after_seeds=[1])
     with pytest.raises(ValueError, match="level is 2"):
         compare_seeds([[True]], [[True]], level=2)
     with pytest.raises(ValueError, match="degrees of freedom are 0"):

@@ -166,11 +166,21 @@ def test_runs_that_finished_without_usable_answers_are_listed(tmp_path: Path, ru
     (runs[2] / "samples.jsonl").write_text((runs[2] / "samples.jsonl").read_text() + "{half\n")
     reasons = {read.path: read.reason for read in map(read_run, runs) if isinstance(read, LeftOut)}
     assert reasons == {
-        runs[0]: "finished, but samples.jsonl holds no answers",
+        runs[0]: "finished, but samples.jsonl is missing",
         runs[1]: "summary.json cannot be read",
     }
     (section,) = _sections(runs)
     assert any("1 of 31 rows of samples.jsonl cannot be read" in warning for warning in section.warnings)
+
+
+def test_a_summary_of_another_form_is_left_out_and_the_others_are_compared(tmp_path: Path, runs: list[Path]) -> None:
+    for run, odd in zip(runs, ({"metrics": [1]}, {"baseline": "none"}, {"baseline": {"warm_start": {}}}), strict=False):
+        path = run / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | odd))
+    text = (_compare(tmp_path, runs) / "comparison.md").read_text()
+    assert "'metrics' in summary.json does not hold figures by name" in text
+    assert "'baseline' in summary.json does not hold figures by name" in text
+    assert "4 runs in 2 groups" in text
 
 
 @pytest.mark.parametrize(
@@ -195,6 +205,19 @@ def test_what_makes_runs_less_comparable_is_said(
     assert len(found) == (0 if said is None else 1)
     # Seeds of the odd run are told as well, and nothing else.
     assert len(section.warnings) == len(found) + 1
+
+
+def test_runs_of_one_seed_count_as_one(tmp_path: Path, runs: list[Path]) -> None:
+    questions = asked(tmp_path / "pictures")
+    for seed in range(3):  # an older configuration lacks a setting, which counts as switched off
+        settings = {**DPO, "objective.shuffled": False}
+        write_run(tmp_path / f"dpo-{seed}", questions, range(3 + seed), experiment="dpo", seed=seed, settings=settings)
+    once, twice = (_sections(paths)[0] for paths in (runs, [*runs, *sorted(tmp_path.glob("dpo-*"))]))
+    assert twice.group("dpo").seeds == (0, 0, 1, 1, 2, 2)
+    assert any("no independent repetitions" in warning for warning in twice.warnings)
+    plain, repeated = (outcomes(section, section.group("sft"), SURE)[0] for section in (once, twice))
+    assert repeated.interval == pytest.approx(plain.interval)
+    assert repeated.difference == plain.difference
 
 
 # ---------------------------------------------------------------------- figures and sentences
@@ -262,7 +285,7 @@ def test_no_difference_is_not_sold_as_equality_and_few_seeds_are_named(tmp_path:
     text = (_compare(tmp_path, paths) / "comparison.md").read_text()
     assert "No difference between b and a can be concluded" in text
     assert "That is no proof that they are equal" in text
-    assert "With fewer than 3 runs (in all groups)" in text
+    assert "With fewer than 3 seeds (in all groups)" in text
 
 
 def test_a_group_that_does_not_beat_the_blind_answer_is_named(tmp_path: Path, runs: list[Path]) -> None:
@@ -317,7 +340,7 @@ def test_the_front_holds_exactly_what_nothing_beats(points: list[tuple[float, fl
         ({"to": "PLACE/pictures"}, "something else is there"),
         ({"samples": 0}, "samples is 0; allowed: 1 or more"),
         ({"level": 1.0}, "level is 1.0"),
-        ({"wandb": "sometimes"}, "logger.wandb is 'sometimes'; allowed: auto, online, offline, off"),
+        ({"wandb": "sometimes"}, "wandb is 'sometimes'; allowed: auto, online, offline, off"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_words(
@@ -327,6 +350,7 @@ def test_what_cannot_be_done_is_refused_in_words(
     settings = {k: v.replace("PLACE", str(tmp_path)) if isinstance(v, str) else v for k, v in settings.items()}
     with pytest.raises(ValueError, match=re.escape(said)):
         compare_runs(Comparing(**settings), say=lambda text: None)
+    assert not (tmp_path / "to").exists()
 
 
 def test_nothing_but_failed_runs_is_refused_with_their_errors(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from small_runs import small
 from spatial_lightning.backbones import Backbone
 from spatial_lightning.evaluation import summarise
 from spatial_lightning.evaluation.protocols import Protocol
-from spatial_lightning.records import RecordError
+from spatial_lightning.records import BadRows, Question, RecordError
 from spatial_lightning.runs.answering import said
-from spatial_lightning.runs.benchmarks import Benchmark
+from spatial_lightning.runs.benchmarks import Benchmark, Opened
 from spatial_lightning.runs.build import build
 from spatial_lightning.runs.checkpoints import checkpoint_of
 from spatial_lightning.runs.config import CONF, PROJECT, ConfigError, check_command_line, compose_run
@@ -220,6 +220,9 @@ def test_an_export_of_something_else_is_refused(place: Path, finished: Path, tmp
         (("benchmark=procedural", "backbone=tiny", "engine=fast"), "allowed: transformers, vllm"),
         (("benchmark=procedural", "backbone=tiny", "engine=vllm"), "vLLM, which is not installed"),
         (("benchmark=procedural", "backbone=tiny", "limit=0"), "limit is 0"),
+        (("benchmark=procedural", "backbone=tiny", "max_bad_fraction=-0.1"), "a share, from 0 to 1"),
+        (("benchmark=procedural", "backbone=tiny", *SMALL, f"run={__file__}"), "is a file"),
+        (("benchmark=procedural", "backbone=tiny", "benchmark.scenes.size=[9]"), "width and height"),
         (("benchmark=procedural", "backbone=tiny", "benchmark.scenes.difficulty=odd"), "allowed: easy, default, hard"),
         (("benchmark=vsr_random", "backbone=tiny"), "benchmark.reader.path has no value"),
         (("benchmark=clevr", "backbone=tiny"), "benchmark.scenes.root has no value"),
@@ -305,9 +308,27 @@ def test_a_published_file_is_checked_and_missing_pictures_can_be_drawn(place: Pa
 
 def test_a_limit_asks_evenly_and_says_so(place: Path, vsr: Path, tmp_path: Path) -> None:
     config = _vsr(place, vsr, "backbone=tiny", "backbone.weights=random", "limit=2")
-    summary, rows = _read(evaluate_benchmark(config, tmp_path / "run", _quiet))
+    heard: list[str] = []
+    summary, rows = _read(evaluate_benchmark(config, tmp_path / "run", heard.append))
+    assert "warning: only 2 of 4 questions were asked" in heard
     assert [row["id"] for row in rows] == ["dev/0", "dev/2"]
     assert "only 2 of 4 questions were asked" in summary["benchmark_version"]["warnings"]
+
+
+def test_a_limit_takes_the_answers_to_its_questions_out_of_all(place: Path, vsr: Path, tmp_path: Path) -> None:
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps({f"dev/{index}": row["caption"] for index, row in enumerate(ROWS)}))
+    run = evaluate_benchmark(_vsr(place, vsr, f"predictions={path}", "limit=2"), tmp_path / "run", _quiet)
+    summary, rows = _read(run)
+    assert [row["answers"]["answer"] for row in rows] == [ROWS[0]["caption"], ROWS[2]["caption"]]
+    assert summary["unused"] == {}
+
+
+def test_a_limit_warns_of_incomplete_groups() -> None:
+    asked = [((), Question(f"q{i}", "Which?", "a", "on", ("a", "b"), tags={"pair": str(i // 2)})) for i in range(4)]
+    opened = Opened(asked, [question for _, question in asked], BadRows(), {"warnings": []})
+    assert "may be incomplete" in opened.at_most(2).version["warnings"][1]
+    assert opened.at_most(4).version["warnings"] == []
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,16 @@ def test_a_comparison_is_a_run_of_its_own_and_closed_even_where_logging_fails(tm
     assert wandb.run is None
 
 
+def test_a_comparison_stays_when_wandb_refuses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "run", asked(tmp_path / "pictures", 2), [0])
+    monkeypatch.setenv("WANDB_API_KEY", "too short")
+    said: list[str] = []
+    settings = Comparing(str(run), to=str(tmp_path / "to"), resamples=50, wandb="online")
+    to = compare_runs(settings, said.append)
+    assert "W&B did not take the results" in said[-1]
+    assert (to / "report.html").is_file()
+
+
 def test_without_wandb_only_the_table_is_written(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", asked(tmp_path / "pictures", 2), [0])
     loggers = make_loggers(run, {"wandb": "off"}, {"name": "sft"})

@@ -119,6 +119,7 @@ def test_a_job_is_named_after_what_is_overridden_and_its_content(tmp_path: Path)
         (["-m", "seed=0,1", "hydra/launcher=parallel"], True, r"pip install 'spatial-lightning\[sweep\]'"),
         (["+sweep=optuna_fdpo"], True, "optuna is not installed"),
         (["-m", "objective.alpha=interval(0,1)", "objective=fdpo"], False, "choose hydra/sweeper=optuna"),
+        (["-m", "sed=0,1"], False, "there is no key 'sed'; did you mean seed"),
     ],
 )
 def test_what_a_sweep_cannot_do_is_said_in_words(
@@ -434,7 +435,7 @@ def test_an_isolated_job_that_is_killed_is_recorded_and_the_sweep_goes_on(tmp_pa
     killed, other = jobs_of(tmp_path)
     assert (killed["state"], other["state"]) == ("failed", "finished")
     assert "SIGKILL" in killed["reason"]
-    assert "1 jobs failed" in said
+    assert "1 job failed" in said
 
 
 @pytest.mark.slow

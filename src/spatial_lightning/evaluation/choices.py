@@ -21,7 +21,11 @@ _SYNONYMS = {
 _OPTION_LABEL = re.compile(r"^\(?[A-Z]\s?[).:]\s?(?=\S)")
 _LETTER = r"(?:(?:option|choice|letter|answer)\s)?\"?"
 _BRACKETED = re.compile(r"\(\s?([A-Za-z])\s?\)|(?<![\w(])([A-Z])\)")
-_LABELLED = re.compile(r"\b(?:option|choice|point|box|label(?:l?ed)?|marked)\s\"?(?-i:([A-Z]))\b", re.IGNORECASE)
+_LABELLED = re.compile(
+    r"\b(?:option|choice|point|box|label(?:l?ed)?|marked|choose|select|pick|go\swith|it(?:\sis|'s))\s\"?"
+    r"(?-i:([B-Z]|A(?!\s(?!is\b)[a-z])))\b",
+    re.IGNORECASE,
+)
 _LEADING = re.compile(rf"{_LETTER}(?:\(\s?([A-Za-z])\s?\)|([A-Z])(?:\"|[).:,]|\n|$)|([a-z])[).]?$)")
 _STATED = re.compile(
     rf"\s?{_LETTER}\(?([A-Za-z])(?:[)\].:,;\"']|\s?$|\s?\n|\s(?:is|because|since|as|-)\b)", re.IGNORECASE
@@ -30,7 +34,7 @@ _ANSWER = re.compile(r"\b(?:answer|choice|option)(?:\s(?:is|would\sbe|should\sbe
 _CONCLUSION = re.compile(
     r"\b(?:therefore|thus|hence|so|overall|(?:in\s)?conclusion|based\son\s(?:this|these|the|my))\b", re.IGNORECASE
 )
-_SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?\n]+|$)")
+_SENTENCE = re.compile(r"(?:[^.!?\n]|(?<=\d)\.(?=\d))+(?:[.!?\n]+|$)")
 # What follows these words is what the answer is set against, not the answer.
 _ASIDE = re.compile(
     r"\b(?:than|compared\s(?:to|with)|rather|instead|unlike|as\sopposed\sto|while|whereas|not|none|neither|nor)\b",
@@ -196,13 +200,13 @@ def _spelled(name: str) -> str:
     """Pattern of an option in running text; a lone yes or no must be a clause of its own, or open the answer."""
     words = r"[\s\"']+".join(map(re.escape, name.split(" ")))
     if len(name) == 1 and name.isascii() and name.isalpha():
-        return rf"(?<!\w)(?-i:{name.upper()})(?!\w|'|\s[a-z])"  # "A cup" opens with an article
+        return rf"(?<!\w)(?-i:{name.upper()})(?!\w|'|\s(?!is\b)[a-z])"  # "A cup" opens with an article
     if not name.isascii():
         return words
     if name in (*_YES, *_NO):
         opened = r"(?:(?<=[.!?:;,(\n])|(?<=[.!?:;,(\n]\s)|(?<=\bis\s))"
         return rf"(?:^{words}\b{_FALSE_NO}|{opened}{words}(?=\s?(?:[.,!;:)\n]|$)))"
-    return rf"(?<!\w){words}(?!\w|\.\d)"
+    return rf"(?<!\w)(?<!\d\.){words}(?!\w|\.\d)"
 
 
 def _listing(names: list[str]) -> re.Pattern[str]:

@@ -120,7 +120,7 @@ class Judged(Protocol):
 
     def _score(self, question: Question, text: str) -> Score:
         score = self.protocol.score(question, text)
-        if not text.strip() or (score.parsed and not self.always):
+        if not clip(text).strip() or (score.parsed and not self.always):
             return score
         reply = self.ask(judge_prompt(question, text))
         form = _form(question)

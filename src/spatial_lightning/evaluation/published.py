@@ -20,7 +20,7 @@ from spatial_lightning.evaluation.protocol import (
     tag,
 )
 from spatial_lightning.evaluation.quantities import parse_quantity
-from spatial_lightning.evaluation.relations import OPPOSITES, read_relation, regions_in
+from spatial_lightning.evaluation.relations import OPPOSITES, bracketed, read_relation, regions_in
 from spatial_lightning.evaluation.scoring import (
     Score,
     score_choice,
@@ -29,7 +29,7 @@ from spatial_lightning.evaluation.scoring import (
     true_option,
     unreadable,
 )
-from spatial_lightning.evaluation.text import plain
+from spatial_lightning.evaluation.text import clip, plain
 from spatial_lightning.records import Question
 
 _FAMILIES = ("below_above", "left_right", "big_small", "tall_short", "wide_thin", "behind_front")
@@ -106,7 +106,7 @@ class QSpatial(Protocol):
 
     def _score(self, question: Question, text: str) -> Score:
         score = score_length(question, text, rule="length within factor 2")
-        if self.tagged and not ("\\scalar" in text and "\\distance" in text):
+        if self.tagged and not ("\\scalar" in (own := clip(text)) and "\\distance" in own):
             return unreadable()
         return replace(score, correct=_within_factor(score, 2.0))
 
@@ -229,7 +229,7 @@ def _score_comparison(question: Question, text: str) -> Score:
     # answer that is called so, and a yes or no, outweigh what is said to explain them.
     explicit = form == "predicate" or _ANSWERED.search(plain(text))
     said = None if explicit else _by_relation(text, options, end, regions)
-    if said is None and (score := score_choice(text, options, truth)).parsed:
+    if said is None and (score := score_choice(bracketed(text), options, truth)).parsed:
         return score
     said = _by_relation(text, options, end, regions) if said is None else said
     return unreadable() if said is None else Score(said == truth, True, None, "same relation", options[said])

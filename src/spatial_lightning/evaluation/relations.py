@@ -49,7 +49,7 @@ _ENDS = {end: _pattern(axis) for axis in _AXES for end in axis}
 _REGION = re.compile(r"\bregion\s?\[?\s?(\d{1,3})\s?\]?", re.IGNORECASE)
 # What these words are put before is what the sentence's subject is compared with.
 _OBJECT = re.compile(
-    r"\b(?:than|that\sof|compared\s(?:to|with)|relative\sto|of|to|from|over|above|below|under|beneath|underneath|behind)"
+    r"\b(?:than|that\sof|between(?:\s(?:the\s)?region\s?\[?\d{1,3}\]?\s(?:and|or))?|compared\s(?:to|with)|relative\sto|of|to|from|over|above|below|under|beneath|underneath|behind)"
     r"\s(?:the\s)?$",
     re.IGNORECASE,
 )
@@ -61,6 +61,11 @@ _SENTENCE = re.compile(r"[^.!?;\n]+")
 def regions_in(text: str) -> tuple[str, ...]:
     """Numbers of the regions that ``text`` names as ``Region [k]``, each once, in order."""
     return tuple(dict.fromkeys(match[1] for match in _REGION.finditer(text)))
+
+
+def bracketed(text: str) -> str:
+    """``text`` with regions as the benchmark writes them: ``Region [1]`` for ``region 1``."""
+    return _REGION.sub(r"Region [\1]", text)
 
 
 def read_relation(text: str, end: str, regions: tuple[str, str]) -> str | None:
@@ -112,4 +117,4 @@ def _subject(sentence: str, end: str, regions: tuple[str, str]) -> str | None:
 
 def _is_object(sentence: str, at: int) -> bool:
     """Whether what is named at ``at`` is what something else is compared with."""
-    return _OBJECT.search(sentence, max(0, at - 24), at) is not None
+    return _OBJECT.search(sentence, max(0, at - 48), at) is not None

@@ -39,25 +39,37 @@ _SPACES = re.compile(r"[^\S\n]+")
 _BREAKS = re.compile(r" ?\n(?: ?\n)+ ?")
 LONGEST = 20_000
 """Characters of an answer that are read at most: its first fifth and its last four fifths."""
+_NEGATED = re.compile(r"(?<=\w)n't\b|(?<=\bcan)not\b", re.IGNORECASE)
 _FINAL = re.compile(r"\bfinal\s+answer(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
 
 
+def spoken(text: str) -> str:
+    """``text`` without a thought before the answer: what follows ``</think>``, of that what the last ``<answer>`` encloses.
+
+    A thought that never ends has no answer after it.
+    """
+    text = text.rpartition("</think>")[2].partition("<think>")[0]
+    _, enclosed, answer = text.rpartition("<answer>")
+    return answer.partition("</answer>")[0] if enclosed else text
+
+
 def clip(text: str, longest: int = LONGEST) -> str:
-    """``text`` without its middle where it is longer than ``longest`` characters: answers are stated first or last.
+    """What :func:`spoken` leaves, without its middle where it is longer than ``longest``: answers are stated first or last.
 
     Raises:
         ValueError: ``text`` is no text, e.g. None.
     """
     if not isinstance(text, str):
         raise ValueError(f"an answer must be text, got {text!r}; an answer that is missing is the empty text ''")
+    text = spoken(text)
     return text if len(text) <= longest else f"{text[: longest // 5]}\n\n{text[len(text) - 4 * longest // 5 :]}"
 
 
 def plain(text: str) -> str:
     """``text`` with full-width, typographic, markdown and TeX forms replaced by plain ones; line breaks are kept.
 
-    Vulgar fractions become ``1/2`` set apart from the number before them; private-use and control characters vanish. Of
-    enormous texts the middle is left out, as by :func:`clip`.
+    Contracted negations are written out (``is not``), vulgar fractions become ``1/2`` set apart from the number before them;
+    private-use and control characters vanish. Of enormous texts the middle is left out, as by :func:`clip`.
 
     Raises:
         ValueError: ``text`` is no text, e.g. None.
@@ -65,7 +77,7 @@ def plain(text: str) -> str:
     text = "".join(_spelled(character) for character in clip(text))
     text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY).replace("\u2044", "/")
     text = _TEX_GROUP.sub(r"\1", _TEX_SPACE.sub(" ", text))
-    return _BREAKS.sub("\n\n", _SPACES.sub(" ", _MARKDOWN.sub("", text)))
+    return _BREAKS.sub("\n\n", _SPACES.sub(" ", _NEGATED.sub(" not", _MARKDOWN.sub("", text))))
 
 
 def final_answer(text: str) -> str:

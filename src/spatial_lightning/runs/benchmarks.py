@@ -36,12 +36,14 @@ class Opened:
         version: what was read: ``rows``, ``digest`` (blake2b of the file, 16 bytes, in hex; None for several files or none),
             ``content`` (the same of the questions), ``path``, ``placeholders`` (how many pictures were drawn) and
             ``warnings`` in words.
+        beyond: ids of the questions that a limit left out.
     """
 
     asked: list[Asked]
     scored: list[Question]
     bad: BadRows
     version: dict[str, Any]
+    beyond: frozenset[str] = frozenset()
 
     def at_most(self, limit: int | None) -> Opened:
         """As many questions, evenly spaced; all for None.
@@ -55,9 +57,14 @@ class Opened:
             raise ConfigError(f"limit is {limit}; it must be at least 1, or null")
         chosen = [index * len(self.asked) // limit for index in range(limit)]
         asked = [self.asked[index] for index in chosen]
-        warning = f"only {limit} of {len(self.asked)} questions were asked"
-        version = {**self.version, "content": _content(asked), "warnings": [*self.version["warnings"], warning]}
-        return Opened(asked, [self.scored[index] for index in chosen], self.bad, version)
+        warnings = [*self.version["warnings"], f"only {limit} of {len(self.asked)} questions were asked"]
+        if any(question.tags for _, question in asked):
+            warnings.append(
+                "groups (pairs, sets, forms of a question) may be incomplete: their figures are then too high"
+            )
+        version = {**self.version, "content": _content(asked), "warnings": warnings}
+        beyond = {question.id for _, question in self.asked} - {question.id for _, question in asked}
+        return Opened(asked, [self.scored[index] for index in chosen], self.bad, version, frozenset(beyond))
 
 
 @dataclass(frozen=True)

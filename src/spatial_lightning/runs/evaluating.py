@@ -81,7 +81,10 @@ def evaluate_benchmark(config: DictConfig, fresh: Path, say: Callable[[str], Non
     opened = benchmark.open(
         resolve_path(config.cache), max_bad_fraction=config.max_bad_fraction, say=say, placeholders=config.placeholders
     )
+    warned = len(opened.version["warnings"])
     opened = opened.at_most(config.limit)
+    for warning in opened.version["warnings"][warned:]:
+        say(f"warning: {warning}")
     (benchmark.protocol or General()).check(opened.scored)
     try:
         given = (_stored if config.predictions else _generated)(config, benchmark, opened, fresh, say)
@@ -100,6 +103,8 @@ def _benchmark(config: DictConfig) -> Benchmark | LmmsTasks:
         raise ConfigError(f"engine is {config.engine!r}; allowed: transformers, vllm")
     if config.max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens is {config.max_new_tokens}; it must be at least 1")
+    if not 0 <= config.max_bad_fraction <= 1:
+        raise ConfigError(f"max_bad_fraction is {config.max_bad_fraction}; it is a share, from 0 to 1")
     if config.predictions and (config.checkpoint or config.backbone):
         raise ConfigError("predictions=FILE are answers that are there already: leave checkpoint and backbone out")
     if config.engine == "vllm" and not config.predictions:
@@ -171,7 +176,7 @@ def _stored(
     """Answers from a file; a question that has none there has an empty one."""
     path = resolve_path(config.predictions)
     ids = [question.id for _, question in opened.asked]
-    found, bad = read_predictions(path, ids, config.max_bad_fraction)
+    found, bad = read_predictions(path, ids, config.max_bad_fraction, opened.beyond)
     run = resolve_path(config.run) if config.run else fresh
     if any((run / name).exists() for name in ("summary.json", PREDICTIONS)):
         raise ConfigError(f"run={run} holds another evaluation: give a new directory, or leave run out")

@@ -54,8 +54,11 @@ def make_loggers(
     return loggers
 
 
-def wandb_mode(settings: Mapping[str, Any]) -> str:
+def wandb_mode(settings: Mapping[str, Any], key: str = "logger.wandb") -> str:
     """``online``, ``offline`` or ``off``.
+
+    Args:
+        key: what the user calls the setting.
 
     Raises:
         ConfigError: an unknown W&B mode.
@@ -63,7 +66,7 @@ def wandb_mode(settings: Mapping[str, Any]) -> str:
     mode = settings.get("wandb", "auto")
     mode = "off" if mode is False else mode
     if mode not in MODES:
-        raise ConfigError(f"logger.wandb is {mode!r}; allowed: {', '.join(MODES)}")
+        raise ConfigError(f"{key} is {mode!r}; allowed: {', '.join(MODES)}")
     if mode == "auto":
         return "online" if os.environ.get("WANDB_API_KEY") else "offline"
     return mode

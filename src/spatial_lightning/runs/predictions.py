@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ class Journal:
             os.fsync(file.fileno())
 
 
-def read_predictions(path: Path, ids: Sequence[str], max_bad_fraction: float) -> tuple[dict[str, str], BadRows]:
+def read_predictions(
+    path: Path, ids: Sequence[str], max_bad_fraction: float, beyond: Collection[str] = ()
+) -> tuple[dict[str, str], BadRows]:
     """Answers by the id of their question; a question that has none is not in it.
 
     Args:
@@ -64,6 +66,7 @@ def read_predictions(path: Path, ids: Sequence[str], max_bad_fraction: float) ->
         ids: of the questions that were asked.
         max_bad_fraction: share in [0, 1] of rows that cannot be used and questions without an answer, of all, above which
             the file is refused.
+        beyond: ids of questions of the benchmark that were not asked; their answers are passed over.
 
     Raises:
         FileNotFoundError: no such file.
@@ -78,6 +81,8 @@ def read_predictions(path: Path, ids: Sequence[str], max_bad_fraction: float) ->
         identity, answer = _first(row, _IDS), _first(row, _ANSWERS)
         if identity is None or str(identity).strip() == "":
             bad.add(place, f"has no id: it needs one of {', '.join(_IDS)}", "no id")
+        elif str(identity) in beyond:
+            continue
         elif str(identity) not in known:
             bad.add(
                 place, f"id {identity!r} is no question of the benchmark, whose ids look like {ids[0]!r}", "wrong id"

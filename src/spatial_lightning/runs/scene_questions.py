@@ -58,6 +58,8 @@ class SceneQuestions:
                 raise ConfigError(f"benchmark.scenes.{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
         if (self.root is None) != (self.source == "procedural"):
             raise ConfigError("benchmark.scenes.root is the folder of source=clevr, and for no other source")
+        if len(self.size) != 2:
+            raise ConfigError(f"benchmark.scenes.size is {list(self.size)}; it is width and height, e.g. [112, 112]")
         if self.source == "procedural" and not self.images:
             raise ConfigError(f"benchmark.scenes.images is {self.images}; generated scenes need at least 1")
 

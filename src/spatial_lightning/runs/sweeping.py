@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from spatial_lightning.locks import locked
-from spatial_lightning.runs.config import AUTO, CONF, ConfigError, register, resolve_path
+from spatial_lightning.runs.config import AUTO, CONF, ConfigError, compose_run, register, resolve_path
 from spatial_lightning.runs.directory import NOT_CONTENT, SWEEP_RECORD, config_hash, write_text
 from spatial_lightning.runs.progress import clock
 
@@ -70,7 +70,8 @@ def plan(arguments: Sequence[str]) -> Sweep | None:
     The directory is named after the command line's overrides, launcher, cache, outputs and the like left out.
 
     Raises:
-        ConfigError: a launcher or sweeper is not installed, or the sweeper cannot take a range of numbers.
+        ConfigError: a launcher or sweeper is not installed, the sweeper cannot take a range of numbers, or a key does not
+            exist.
     """
     flags = {argument for argument in arguments if argument.startswith("-")}
     if flags - {"-m", "--multirun"}:
@@ -94,6 +95,8 @@ def plan(arguments: Sequence[str]) -> Sweep | None:
         own = [override for override in given if not override.is_hydra_override()]
         chosen = {override.get_key_element(): override for override in (*parser.parse_overrides(params), *own)}
         jobs, total = _jobs(list(chosen.values()), config)
+    if jobs:
+        compose_run(jobs[0])  # keys are the same in all jobs, and a mistyped one is said as that of a single run is
     folder = _folder(config, own, "experiment" in {o.key_or_group for o in chosen.values() if o.is_sweep_override()})
     constant = {override.key_or_group for override in chosen.values() if not override.is_sweep_override()}
     quoted = ",".join(f"'{key}'" for key in sorted({*constant, "experiment", "resume"}))
@@ -204,7 +207,8 @@ class Record:
         failed = [job for job in jobs if job["state"] == "failed"]
         say("\n" + "\n".join(self._table(jobs)))
         if failed:
-            say(f"{len(failed)} jobs failed; the same command tries them again:")
+            many = "1 job" if len(failed) == 1 else f"{len(failed)} jobs"
+            say(f"{many} failed; the same command tries again:")
             for job in failed:
                 say(f"  {self.folder / job['directory']}: {job['reason']}")
         say(f"compare: python compare.py runs={self.folder}\nsweep directory: {self.folder}")

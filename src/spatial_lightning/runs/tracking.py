@@ -50,7 +50,7 @@ def log_finished(loggers: Sequence[Logger], run: Path, say: Callable[[str], None
     if logger is None:
         return
     own = logger.experiment
-    with _excused(say):
+    with excused(say):
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
         own.summary.update(dict(final_figures(summary)))
         rows = read_samples(run / "samples.jsonl", BadRows())
@@ -226,13 +226,13 @@ def _writable(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _excused(say: Callable[[str], None]) -> Iterator[None]:
-    """A finished run stays finished when W&B refuses something."""
+def excused(say: Callable[[str], None]) -> Iterator[None]:
+    """A finished run or comparison stays finished when W&B refuses something."""
     import wandb
 
     try:
         yield
     except (wandb.Error, OSError, ValueError, TypeError) as error:
         say(
-            f"W&B did not take the results of the finished run ({type(error).__name__}: {error}); they are in its directory"
+            f"W&B did not take the results ({type(error).__name__}: {error}); they are in the directory of the run or comparison"
         )

@@ -81,6 +81,8 @@ def _unfinished(folder: Path, identity: dict[str, Any]) -> Path | None:
 
 
 def _require_same(run: Path, identity: dict[str, Any]) -> None:
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"run={run} is a file: give a new or empty directory")
     stored = _read(run / IDENTITY)
     if stored is None:
         if run.is_dir() and any(path.name != _LOCK for path in run.iterdir()):

@@ -21,7 +21,8 @@ from spatial_lightning.runs.comparing.page import Part, write_page
 from spatial_lightning.runs.comparing.reading import LeftOut, Run, find_runs, read_run
 from spatial_lightning.runs.config import ConfigError, resolve_path
 from spatial_lightning.runs.directory import write_text
-from spatial_lightning.runs.tracking import log_comparison
+from spatial_lightning.runs.loggers import wandb_mode
+from spatial_lightning.runs.tracking import excused, log_comparison
 
 _BY_NAME = "the first by name (baseline=NAME chooses another)"
 
@@ -64,12 +65,13 @@ def compare_runs(settings: Comparing, say: Callable[[str], None]) -> Path:
         That directory.
 
     Raises:
-        ConfigError: no runs given, none of them finished, an unknown baseline, or ``to`` holds something else.
+        ConfigError: no runs given, none of them finished, an unknown baseline or W&B mode, or ``to`` holds something else.
     """
     if not settings.runs:
         raise ConfigError("runs is missing: python compare.py runs=[DIRECTORY,DIRECTORY] or runs=outputs/SWEEP/TIME")
     if settings.samples < 1:
         raise ConfigError(f"samples is {settings.samples}; allowed: 1 or more")
+    wandb_mode({"wandb": settings.wandb}, key="wandb")
     sureness = Sureness(settings.level, settings.resamples, settings.seed)
     paths = find_runs(settings.runs)
     runs, unused = _read(paths)
@@ -92,7 +94,8 @@ def compare_runs(settings: Comparing, say: Callable[[str], None]) -> Path:
     text = tables.writable(_markdown(title, notes, parts, shown, to))
     write_text(to / "comparison.md", text)
     say(tables.writable(_printed(notes, parts)))
-    log_comparison(to, {"wandb": settings.wandb, "project": settings.project}, _flat(sections, found))
+    with excused(say):
+        log_comparison(to, {"wandb": settings.wandb, "project": settings.project}, _flat(sections, found))
     return to
 
 

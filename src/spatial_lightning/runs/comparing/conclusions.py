@@ -95,11 +95,11 @@ def _beside_majority(found: Sequence[Outcome]) -> Iterator[str]:
 
 
 def _about_seeds(section: Section, tests: int) -> Iterator[str]:
-    few = [group.name for group in section.groups if len(group.runs) < FEWEST]
+    few = [group.name for group in section.groups if len(set(group.seeds)) < FEWEST]
     if few:
         which = "in all groups" if len(few) == len(section.groups) else f"in {', '.join(few)}"
         yield (
-            f"With fewer than {FEWEST} runs ({which}), intervals and tests are about the questions only: "
+            f"With fewer than {FEWEST} seeds ({which}), intervals and tests are about the questions only: "
             "other seeds may come out differently."
         )
     if tests > 1:

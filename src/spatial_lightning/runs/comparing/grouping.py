@@ -41,8 +41,9 @@ class Group:
 
     @property
     def accuracy(self) -> float:
-        """Mean over runs of the share of right answers, in [0, 1]."""
-        return float(self.right.mean())
+        """Mean over seeds of the share of right answers, in [0, 1]."""
+        own = [self.right[[seed == other for other in self.seeds]].mean() for seed in set(self.seeds)]
+        return float(np.mean(own))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,15 +228,15 @@ def _warnings(runs: Sequence[Run], groups: Sequence[Group]) -> Iterable[str]:
         yield f"The runs are of other commits ({_listed(commit.rstrip('+')[:10] for commit in commits)}): the code may differ."
     if any(commit.endswith("+") for commit in commits):
         yield "Of some runs the working tree differed from the commit, so the code cannot be known for sure."
-    starts = {
-        round(start["accuracy"], 6) for run in runs if (start := (run.summary.get("baseline") or {}).get("warm_start"))
-    }
+    before = [(run.summary.get("baseline") or {}).get("warm_start") for run in runs]
+    known = [start.get("accuracy") for start in before if isinstance(start, Mapping)]
+    starts = {round(share, 6) for share in known if isinstance(share, int | float)}
     if len(starts) > 1:
         shares = _listed(f"{100 * start:.1f} %" for start in sorted(starts))
         yield f"The runs did not start from the same state (right before training: {shares})."
     for group in groups:
         if len(set(group.seeds)) < len(group.seeds):
-            yield f"{group.name} holds several runs of one seed: they are no independent repetitions."
+            yield f"{group.name} holds several runs of one seed: no independent repetitions, so their average counts as one."
     if len({tuple(sorted(set(group.seeds))) for group in groups}) > 1:
         yield f"Not all groups have the same seeds ({_listed(f'{group.name}: {_numbers(group.seeds)}' for group in groups)})."
     if any(run.summary.get("placeholders") for run in runs):

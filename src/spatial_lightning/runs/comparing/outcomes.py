@@ -113,19 +113,19 @@ def interval(group: Group, section: Section, sureness: Sureness, kept: NDArray[n
         reach = ((1 - sureness.level) / 2) ** (1 / len(set(units)))
         return (reach, 1.0) if right.all() else (0.0, 1 - reach)
     # A difference to runs that are never right is the accuracy itself.
-    own = _against(np.zeros_like(right), right, _seeds(group), _seeds(group), units, sureness)
+    own = _against(np.zeros_like(right), right, group.seeds, group.seeds, units, sureness)
     return own.low, own.high
 
 
 def _compare(baseline: Group, group: Group, section: Section, sureness: Sureness) -> SeedComparison:
-    return _against(baseline.right, group.right, _seeds(baseline), _seeds(group), section.units, sureness)
+    return _against(baseline.right, group.right, baseline.seeds, group.seeds, section.units, sureness)
 
 
 def _against(
     before: NDArray[np.bool_],
     after: NDArray[np.bool_],
-    before_seeds: list[int] | None,
-    after_seeds: list[int] | None,
+    before_seeds: Sequence[int],
+    after_seeds: Sequence[int],
     units: Sequence[Hashable],
     sureness: Sureness,
 ) -> SeedComparison:
@@ -139,11 +139,6 @@ def _against(
         level=sureness.level,
         seed=sureness.seed,
     )
-
-
-def _seeds(group: Group) -> list[int] | None:
-    """Seeds to pair runs by; None where one seed was run several times."""
-    return list(group.seeds) if len(set(group.seeds)) == len(group.seeds) else None
 
 
 def _figures(group: Group, *path: str) -> list[float]:

@@ -23,6 +23,7 @@ from spatial_lightning.runs.samples import Sample, read_samples
 _HOW = ("run", "device", "batch_size", "share")
 NOT_CONTENT = ("outputs", "cache", "logger", "export", "resume", "inspect", "redo", "isolate", *_HOW)
 """Run-level keys that do not change what is learned or asked."""
+_NESTED = ("metrics", "baseline", "benchmark_version")
 _PASSED_OVER = {CHECKPOINTS, "wandb", "plots", "compare", "doctor", "export"}
 
 
@@ -111,6 +112,8 @@ def read_run(path: Path) -> Run | LeftOut:
     summary = _json(path / "summary.json")
     if summary is None:
         return LeftOut(path, _why_unfinished(path))
+    if odd := [key for key in _NESTED if not isinstance(summary.get(key) or {}, Mapping)]:
+        return LeftOut(path, f"finished, but {odd[0]!r} in summary.json does not hold figures by name")
     config = _yaml(path / "config.yaml")
     problems: list[str] = []
     if not config:
@@ -118,7 +121,8 @@ def read_run(path: Path) -> Run | LeftOut:
     bad = BadRows()
     rows = read_samples(path / "samples.jsonl", bad)
     if not rows:
-        return LeftOut(path, "finished, but samples.jsonl holds no answers")
+        missing = "holds no answers" if (path / "samples.jsonl").is_file() else "is missing"
+        return LeftOut(path, f"finished, but samples.jsonl {missing}")
     column = list(rows[0].answers)[-1] if rows[0].answers else ""
     judged = [row for row in rows if column in row.correct]
     if not judged:
