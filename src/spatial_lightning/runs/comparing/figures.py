@@ -21,8 +21,8 @@ from spatial_lightning.runs.comparing.grouping import Section
 from spatial_lightning.runs.comparing.outcomes import Outcome, Sureness, interval
 from spatial_lightning.runs.curves import BLUE, GREEN, GREY, ORANGE, RED, STYLE, Curve, Plot
 
-PALETTE = (BLUE, ORANGE, GREEN, RED, "#cc79a7", "#56b4e9", GREY, "#000000")
-"""Okabe and Ito's colours but yellow, which is not seen on white."""
+PALETTE = (BLUE, ORANGE, GREEN, RED, "#cc79a7", "#56b4e9", GREY, "#b0a030")
+"""Okabe and Ito's colours, olive for their black, which hides what is drawn on it, and without yellow, which white hides."""
 _MARKS, _LINES = "osD^v", ("-", "--", "-.")
 _EDGES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Edges in metres between bins of true lengths."""
