@@ -50,7 +50,7 @@ def test_every_yaml_of_every_group_composes(group: str) -> None:
     for path in files:
         if group not in ("experiment", "sweep"):
             # Readers of corpora are chosen beside the data that they are for.
-            command = "evaluate" if group == "benchmark" else "train"
+            command = "evaluate" if group in ("benchmark", "judge") else "train"
             compose_run([f"{'+' * (group == 'corpus')}{group}={path.stem}"], command)
 
 

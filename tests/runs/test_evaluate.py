@@ -249,6 +249,7 @@ def test_mistyped_names_fail_with_the_closest(argument: str, closest: str) -> No
         check_command_line(["benchmark=procedural", argument], "evaluate")
 
 
+@pytest.mark.usefixtures("finished")
 def test_no_training_sees_the_procedural_benchmark(place: Path, tmp_path: Path) -> None:
     """The same twice, other for another difficulty, and of scenes that differ from those of a corpus with the same seed."""
 
