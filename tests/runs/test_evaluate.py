@@ -360,6 +360,14 @@ def test_stored_answers_are_scored_without_a_model(
     assert summary["checkpoint"] is summary["backbone"] is None
 
 
+def test_half_a_character_in_an_answer_is_kept(place: Path, vsr: Path, tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps({"id": f"dev/{i}", "answer": "true \ud800 é"}) + "\n" for i in range(4)))
+    run = evaluate_benchmark(_vsr(place, vsr, f"predictions={path}"), tmp_path / "run", _quiet)
+    assert {row["answers"]["answer"] for row in _read(run)[1]} == {"true \ud800 é"}
+    assert set(Journal(run / PREDICTIONS).answers.values()) == {"true \ud800 é"}
+
+
 def test_a_judge_decides_what_rules_cannot_read(place: Path, vsr: Path, tmp_path: Path, endpoint: Endpoint) -> None:
     endpoint.replies = [reply('{"match": 1}')]
     answers = ["true", "true", "mu", "perhaps not"]

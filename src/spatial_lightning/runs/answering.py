@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from spatial_lightning.data import Encoder
 from spatial_lightning.evaluation import Summary, summarise
 from spatial_lightning.records import Question
 from spatial_lightning.runs.answerers import Answerer, answerer
-from spatial_lightning.runs.directory import write_text
+from spatial_lightning.runs.directory import json_line, write_text
 from spatial_lightning.runs.rollouts import Arena, Rollouts, roll_out
 from spatial_lightning.steps import StepError, read_action
 
@@ -157,7 +156,7 @@ def write_samples(run: Path, asked: Sequence[Asked], columns: Mapping[str, Answe
         if games:
             row["games"] = {name: transcripts[index] for name, transcripts in games.items()}
         rows.append(row)
-    write_text(run / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(run / "samples.jsonl", "".join(map(json_line, rows)))
 
 
 class AnswerDuringTraining(L.Callback):

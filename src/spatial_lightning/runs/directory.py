@@ -51,6 +51,16 @@ def write_error(run: Path, error: BaseException) -> None:
     (run / f"error{f'-{rank}' if rank else ''}.txt").write_text("".join(traceback.format_exception(error)))
 
 
+def json_line(row: Mapping[str, Any]) -> str:
+    """A row as one line of JSON; escaped where it holds half of a character, which a file cannot."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(row)
+    return line + "\n"
+
+
 @rank_zero_only
 def write_text(path: Path, text: str) -> None:
     """Write a file in one step, so that nobody ever reads half of it; of all processes of a run, the first does."""

@@ -23,7 +23,7 @@ from spatial_lightning.runs.chat import Chat
 from spatial_lightning.runs.config import CONF, ConfigError, resolve_path
 from spatial_lightning.runs.directory import config_hash, git_sha, write_config, write_summary
 from spatial_lightning.runs.evaluated import Evaluated, load_evaluated
-from spatial_lightning.runs.generating import Answerer, answer_all, by_transformers, require_askable
+from spatial_lightning.runs.generating import AnswerBatch, answer_all, by_transformers, require_askable
 from spatial_lightning.runs.lmms import LmmsTasks, run_lmms
 from spatial_lightning.runs.loggers import finish_loggers, make_loggers
 from spatial_lightning.runs.placeholders import NOTE
@@ -162,7 +162,7 @@ def _generated(
     return _Given(run, answers, _facts(config, evaluated), notes)
 
 
-def _answerer(config: DictConfig, evaluated: Evaluated, run: Path, say: Callable[[str], None]) -> Answerer:
+def _answerer(config: DictConfig, evaluated: Evaluated, run: Path, say: Callable[[str], None]) -> AnswerBatch:
     if config.engine == "vllm":
         return by_vllm(evaluated, run, max_new_tokens=config.max_new_tokens)
     return by_transformers(

@@ -19,14 +19,14 @@ from spatial_lightning.runs.predictions import Journal
 from spatial_lightning.runs.progress import clock
 from spatial_lightning.tree import Prompt
 
-Answerer = Callable[[Sequence[Asked]], list[str]]
+AnswerBatch = Callable[[Sequence[Asked]], list[str]]
 """From images and questions, in the words in which they are put, to answers."""
 
 _SPEAK_EVERY = 10.0
 
 
 def answer_all(
-    asked: Sequence[Asked], journal: Journal, answer: Answerer, *, batch_size: int, say: Callable[[str], None]
+    asked: Sequence[Asked], journal: Journal, answer: AnswerBatch, *, batch_size: int, say: Callable[[str], None]
 ) -> list[str]:
     """One answer a question, in the order asked; only those that the journal lacks are generated.
 
@@ -58,7 +58,7 @@ def answer_all(
 
 def by_transformers(
     evaluated: Evaluated, *, max_new_tokens: int, share: bool, device: str, say: Callable[[str], None]
-) -> Answerer:
+) -> AnswerBatch:
     """Answers by transformers' own forward, greedily, images read once for all questions of a batch about them."""
     backbone = evaluated.backbone
     backbone.to(_device(device))

@@ -11,6 +11,7 @@ from typing import Any
 from spatial_lightning.data.corpora.rows import open_rows
 from spatial_lightning.records import BadRows, RecordError
 from spatial_lightning.runs.config import ConfigError
+from spatial_lightning.runs.directory import json_line
 
 PREDICTIONS = "predictions.jsonl"
 _IDS = ("id", "question_id", "idx", "index")
@@ -49,7 +50,7 @@ class Journal:
         """Add answers; they are on the disk when this returns."""
         with self.path.open("a", encoding="utf-8") as file:
             for identity, answer in zip(ids, answers, strict=True):
-                file.write(json.dumps({"id": identity, "answer": answer}, ensure_ascii=False) + "\n")
+                file.write(json_line({"id": identity, "answer": answer}))
                 self.answers[identity] = answer
             file.flush()
             os.fsync(file.fileno())

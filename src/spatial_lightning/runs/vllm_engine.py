@@ -11,7 +11,7 @@ from spatial_lightning.backbones.processor import load_image
 from spatial_lightning.runs.answering import Asked
 from spatial_lightning.runs.config import ConfigError
 from spatial_lightning.runs.evaluated import Evaluated
-from spatial_lightning.runs.generating import Answerer
+from spatial_lightning.runs.generating import AnswerBatch
 
 
 def require_vllm() -> None:
@@ -24,7 +24,7 @@ def require_vllm() -> None:
         raise ConfigError("engine=vllm needs vLLM, which is not installed: pip install vllm, or engine=transformers")
 
 
-def by_vllm(evaluated: Evaluated, run: Path, *, max_new_tokens: int) -> Answerer:
+def by_vllm(evaluated: Evaluated, run: Path, *, max_new_tokens: int) -> AnswerBatch:
     """Greedy answers; the model is written to ``run/model`` first unless it comes from a directory.
 
     Raises:
