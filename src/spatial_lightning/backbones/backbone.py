@@ -287,13 +287,16 @@ class Backbone(nn.Module):
         batch_size: int = 64,
         guide: Guide | None = None,
         share: bool = False,
+        temperature: float = 0.0,
     ) -> list[str]:
-        """Greedy answers, one a prompt, in the order given; prompts of similar length are padded together.
+        """Answers, one a prompt, in the order given; prompts of similar length are padded together.
 
         Args:
             guide: from last hidden states to what is added to the logits there.
             share: read what prompts about the same images have in common once a batch, where the architecture allows it
                 (:func:`can_share_prefixes`); the answers are the same to rounding.
+            temperature: above 0, tokens are drawn from the whole distribution at this temperature, by torch's own random
+                numbers; 0 takes the likeliest.
 
         Raises:
             BackboneError: a guide for a model that bounds its logits, which would bend what is added.
@@ -304,7 +307,8 @@ class Backbone(nn.Module):
             with self._stock_attention(), self._guided(guide):
                 sharing = share and can_share_prefixes(self.model.config.model_type, self.decoder.config)
                 way = generate_behind_prefixes if sharing else generate
-                return way(self.model, self.processor, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+                options = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "temperature": temperature}
+                return way(self.model, self.processor, prompts, **options)
         finally:
             self.train(training)
 

@@ -1,4 +1,4 @@
-"""Greedy answers by transformers' own generation."""
+"""Answers by transformers' own generation, greedy or drawn at random."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from spatial_lightning.tree import Prompt
 
 @torch.no_grad()
 def generate(
-    model: Any, processor: Processor, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int
+    model: Any,
+    processor: Processor,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float = 0.0,
 ) -> list[str]:
     """Answers, one a prompt, in the order given; prompts of similar length are padded together."""
     answers = [""] * len(prompts)
@@ -26,7 +32,7 @@ def generate(
         rows = [prompts[index].ids for index in chosen]
         images = joined([image for index in chosen for image in prompts[index].images])
         inputs = stock_inputs(processor, rows, images, prompts=[row.numel() for row in rows], side="left")
-        with plain_generation(model, processor):
+        with plain_generation(model, processor, temperature):
             output = model.generate(
                 **{name: tensor.to(model.device) for name, tensor in inputs.items()}, max_new_tokens=max_new_tokens
             )
@@ -38,11 +44,16 @@ def generate(
 
 
 @contextmanager
-def plain_generation(model: Any, processor: Processor) -> Iterator[None]:
-    """Leave out the sampling defaults of the model directory, some of which (repetition penalty) bend greedy answers."""
+def plain_generation(model: Any, processor: Processor, temperature: float = 0.0) -> Iterator[None]:
+    """Leave out the sampling defaults of the model directory, some of which (repetition penalty) bend greedy answers.
+
+    Args:
+        temperature: of the whole distribution from which tokens are drawn; 0 takes the likeliest.
+    """
     before = model.generation_config
+    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     model.generation_config = GenerationConfig(
-        do_sample=False, eos_token_id=processor.end_ids, pad_token_id=processor.pad_id
+        **{"do_sample": False, **drawn}, eos_token_id=processor.end_ids, pad_token_id=processor.pad_id
     )
     try:
         yield

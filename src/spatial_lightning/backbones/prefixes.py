@@ -1,4 +1,4 @@
-"""Greedy answers to several questions about the same images, which are read once for all of them."""
+"""Answers to several questions about the same images, which are read once for all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from spatial_lightning.backbones.blocks import is_causal
@@ -56,7 +56,13 @@ class _Group:
 
 @torch.no_grad()
 def generate_behind_prefixes(
-    model: Any, processor: Processor, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int
+    model: Any,
+    processor: Processor,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float = 0.0,
 ) -> list[str]:
     """Answers, one a prompt, in the order given.
 
@@ -67,7 +73,7 @@ def generate_behind_prefixes(
     for groups in _batches(_groups(prompts, processor.image_token_id), batch_size):
         indices = [asked.index for group in groups for asked in group.asked]
         with plain_generation(model, processor):
-            new = _answer(model, processor, groups, max_new_tokens)
+            new = _answer(model, processor, groups, max_new_tokens, temperature)
         texts = processor.tokenizer.batch_decode(new, skip_special_tokens=True)
         for index, text in zip(indices, texts, strict=True):
             answers[index] = text.strip()
@@ -119,9 +125,9 @@ def _batches(groups: Sequence[_Group], size: int) -> Iterator[list[_Group]]:
 
 
 def _answer(
-    model: Any, processor: Processor, groups: Sequence[_Group], max_new_tokens: int
+    model: Any, processor: Processor, groups: Sequence[_Group], max_new_tokens: int, temperature: float
 ) -> Int[Tensor, "questions new"]:
-    """Greedy continuations, padded behind their ends."""
+    """Continuations, padded behind their ends."""
     device = model.device
     prefixes = [group.prefix for group in groups]
     images = joined([image for group in groups for image in group.images])
@@ -149,7 +155,8 @@ def _answer(
     seen = [torch.ones_like(rest) for rest in rests]
     mask = nn.utils.rnn.pad_sequence(seen, batch_first=True, padding_side="left").to(device)
     mask = torch.cat([inputs["attention_mask"].to(device)[rows], mask], dim=1)
-    return _continue(model, cache, ids.to(device), mask, _left_padded(after).to(device), processor, max_new_tokens)
+    positions = _left_padded(after).to(device)
+    return _continue(model, cache, ids.to(device), mask, positions, processor, max_new_tokens, temperature)
 
 
 def _continue(
@@ -160,8 +167,9 @@ def _continue(
     positions: Int[Tensor, "*axes rows tokens"],
     processor: Processor,
     max_new_tokens: int,
+    temperature: float,
 ) -> Int[Tensor, "rows new"]:
-    """Append the likeliest token to every row until all have ended."""
+    """Append a token to every row until all have ended."""
     ends = torch.tensor(processor.end_ids, device=ids.device)
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     new: list[Tensor] = []
@@ -174,7 +182,7 @@ def _continue(
             use_cache=True,
             logits_to_keep=1,
         )
-        token = torch.where(ended, processor.pad_id, output.logits[:, -1].argmax(-1))
+        token = torch.where(ended, processor.pad_id, _next(output.logits[:, -1], temperature))
         new.append(token)
         ended = ended | torch.isin(token, ends)
         if bool(ended.all()):
@@ -183,6 +191,13 @@ def _continue(
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
         positions = positions[..., -1:] + 1
     return torch.stack(new, dim=1)
+
+
+def _next(logits: Float[Tensor, "rows vocabulary"], temperature: float) -> Int[Tensor, " rows"]:
+    """The likeliest tokens, or tokens drawn from the whole distribution at a temperature above 0."""
+    if not temperature:
+        return logits.argmax(-1)
+    return torch.multinomial((logits.float() / temperature).softmax(-1), 1).squeeze(1)
 
 
 def _left_padded(positions: Sequence[Int[Tensor, "axes tokens"]]) -> Int[Tensor, "*axes rows tokens"]:

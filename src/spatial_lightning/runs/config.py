@@ -130,10 +130,45 @@ class EvaluateConfig:
     logger: Any = field(default_factory=dict)
 
 
+@dataclass
+class SynthesizeConfig:
+    """Keys of ``synthesize.py``; a key that is not here is refused.
+
+    Attributes:
+        checkpoint: the policy: a training run, one of its checkpoint folders, or an exported Hugging Face directory; null
+            takes ``backbone`` as it comes.
+        backbone: with a checkpoint, what it is expected to be of; null takes the checkpoint's own.
+        data: the preference pairs whose questions are asked; their scenes say which response is better.
+        run: directory of the pairs, new or to go on in; null makes one or goes on in an unfinished one of the same content.
+        responses: drawn for each question, at least 2.
+        temperature: at which they are drawn, above 0.
+        system, max_new_tokens, batch_size, share, device: as for ``evaluate.py``.
+        seed: of the drawing.
+    """
+
+    checkpoint: str | None = None
+    backbone: Any = None
+    data: Any = field(default_factory=dict)
+    run: str | None = None
+    responses: int = 8
+    temperature: float = 0.9
+    system: str | None = None
+    max_new_tokens: int = 256
+    batch_size: int = 64
+    share: bool = True
+    device: str = "auto"
+    seed: int = 0
+    outputs: str = "outputs"
+    cache: str = "cache"
+
+
+SCHEMAS = {"train": RunConfig, "evaluate": EvaluateConfig, "synthesize": SynthesizeConfig}
+
+
 def register() -> None:
-    """Make the schemas known to Hydra under the names that ``conf/train.yaml`` and ``evaluate.yaml`` list first."""
-    ConfigStore.instance().store(name="run_schema", node=RunConfig)
-    ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
+    """Make the schemas known to Hydra under the names that ``conf/train.yaml`` and the like list first."""
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name="run_schema" if name == "train" else f"{name}_schema", node=schema)
 
 
 def compose_run(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -150,7 +185,7 @@ def compose_run(overrides: Sequence[str], config_name: str = "train") -> DictCon
             config = compose(config_name, overrides=list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(explain(error, overrides, config_name)) from error
-    schema = {"train": RunConfig, "evaluate": EvaluateConfig}.get(config_name)
+    schema = SCHEMAS.get(config_name)
     if schema is not None:
         require_known(map(str, config), schema.__dataclass_fields__, "key")
     return config

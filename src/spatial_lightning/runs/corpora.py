@@ -140,15 +140,18 @@ def trace_scenes(corpus: Corpus | Published, cache: Path) -> list[Scene]:
     """The held-out scenes of a trace corpus, on which a policy can be tried; none for ready records."""
     if isinstance(corpus, Published) or corpus.kind != "traces" or corpus.scenes == "records":
         return []
-    return _scenes(corpus, cache, log.info)[1]
+    return scenes_of(corpus, cache, say=log.info)[1]
 
 
-def _scenes(corpus: Corpus, cache: Path, say: Callable[[str], None]) -> tuple[list[Scene], list[Scene], list[str]]:
+def scenes_of(
+    corpus: Corpus, cache: Path, *, say: Callable[[str], None] = log.info
+) -> tuple[list[Scene], list[Scene], list[str]]:
+    """Training scenes and held-out ones of a corpus that is made from scenes, and what a reader has to know."""
     return _procedural(corpus, cache, say) if corpus.scenes == "procedural" else _clevr(corpus)
 
 
 def _make(corpus: Corpus, cache: Path, folder: Path, files: _Files, say: Callable[[str], None]) -> None:
-    train, val, notes = _scenes(corpus, cache, say)
+    train, val, notes = scenes_of(corpus, cache, say=say)
     if corpus.kind == "traces":
         _make_traces(corpus, files, train, val, say)
     else:

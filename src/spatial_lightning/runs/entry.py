@@ -41,6 +41,7 @@ from spatial_lightning.runs.jobs import alone, run_job
 from spatial_lightning.runs.launch import shared_directory
 from spatial_lightning.runs.memory import OutOfMemory
 from spatial_lightning.runs.sweeping import Record, plan
+from spatial_lightning.runs.synthesizing import synthesize
 from spatial_lightning.runs.training import say, train
 from spatial_lightning.tree import TreeError
 
@@ -171,6 +172,27 @@ def evaluate_main() -> int:
         say(f"run directory: {run}")
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")(job)()
+    return max(codes, default=0)
+
+
+def synthesize_main() -> int:
+    """Entry point of ``synthesize.py``; returns the exit code."""
+    if not _ready("synthesize"):
+        return 2
+    codes: list[int] = []
+
+    def job(config: DictConfig) -> None:
+        run = resolve_path(HydraConfig.get().runtime.output_dir)
+        try:
+            run = synthesize(config, run, say)
+        except Exception as error:
+            write_error(run, error)
+            _explain(error, run)
+            codes.append(1)
+        else:
+            say(f"train on them: data=preferences data.scenes=records data.root={run}")
+
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="synthesize")(job)()
     return max(codes, default=0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -57,9 +58,20 @@ def answer_all(
 
 
 def by_transformers(
-    evaluated: Evaluated, *, max_new_tokens: int, share: bool, device: str, say: Callable[[str], None]
+    evaluated: Evaluated,
+    *,
+    max_new_tokens: int,
+    share: bool,
+    device: str,
+    say: Callable[[str], None],
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> AnswerBatch:
-    """Answers by transformers' own forward, greedily, images read once for all questions of a batch about them."""
+    """Answers by transformers' own forward, images read once for all questions of a batch about them.
+
+    Args:
+        temperature: 0 answers greedily; above 0, what is drawn for a batch depends on the seed and the batch alone.
+    """
     backbone = evaluated.backbone
     backbone.to(_device(device))
     if share and not can_share_prefixes(backbone.model.config.model_type, backbone.decoder.config):
@@ -70,7 +82,15 @@ def by_transformers(
         prompts: list[Prompt] = []
         for images, pairs in groupby(batch, key=lambda pair: pair[0]):
             prompts += encoder.prompts(images, [question for _, question in pairs])
-        return backbone.generate(prompts, max_new_tokens=max_new_tokens, batch_size=len(prompts), share=share)
+        if temperature:
+            torch.manual_seed(zlib.crc32(f"{seed} {batch[0][1].id}".encode()))
+        return backbone.generate(
+            prompts,
+            max_new_tokens=max_new_tokens,
+            batch_size=len(prompts),
+            share=share,
+            temperature=temperature,
+        )
 
     return answer
 
