@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,32 @@ def test_families_that_cannot_share_answer_prompt_by_prompt(
     prompts = _prompts(backbone, pictures)[:3]
     plainly, shared = (backbone.generate(prompts, max_new_tokens=2, share=share) for share in (False, True))
     assert plainly == shared
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_drawn_tokens_have_the_probabilities_of_the_model(
+    tiny: Backbone, pictures: tuple[Path, ...], share: bool
+) -> None:
+    """First tokens of 1,200 answers against the softmax at the temperature; so no token is cut off, either."""
+    prompt = Encoder(tiny.processor, system=None).prompt(pictures[:1], question(text=TEXTS[0]))
+    temperature, rows = 3.0, 400
+    first: list[torch.Tensor] = []
+
+    def keep(_module: torch.nn.Module, _arguments: tuple, logits: torch.Tensor) -> None:
+        first.append(logits[0, -1].detach().float())
+
+    handle = tiny.model.get_output_embeddings().register_forward_hook(keep)
+    try:
+        tiny.generate([prompt], max_new_tokens=1, share=share)
+    finally:
+        handle.remove()
+    expected = (first[-1] / temperature).softmax(-1)
+    torch.manual_seed(0)
+    settings = {"max_new_tokens": 1, "batch_size": rows, "share": share, "temperature": temperature}
+    drawn = [text for _ in range(3) for text in tiny.generate([prompt] * rows, **settings)]
+    probability: Counter[str] = Counter()
+    for token, p in enumerate(expected.tolist()):
+        probability[tiny.processor.tokenizer.decode([token], skip_special_tokens=True).strip()] += p
+    for text, p in probability.most_common(5):
+        assert abs(drawn.count(text) / len(drawn) - p) < 4 * (p * (1 - p) / len(drawn)) ** 0.5
+    assert len(set(drawn)) > 20

@@ -61,6 +61,7 @@ def test_every_yaml_of_every_group_composes(group: str) -> None:
         (["trainer.max_step=3"], "did you mean trainer.max_steps"),
         (["objective=fdpo", "objective.alphaa=0.1"], "did you mean objective.alpha"),
         (["backbone=tny"], "did you mean tiny"),
+        (["backbone=null"], "there is no backbone 'null'"),
         (["sed=1"], "did you mean seed"),
         (["+sed=1"], "did you mean seed"),
         (["seed=x"], "seed"),

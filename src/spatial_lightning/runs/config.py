@@ -183,7 +183,7 @@ def compose_run(overrides: Sequence[str], config_name: str = "train") -> DictCon
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             config = compose(config_name, overrides=list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: backbone=null
             raise ConfigError(explain(error, overrides, config_name)) from error
     schema = SCHEMAS.get(config_name)
     if schema is not None:
