@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from spatial_lightning.evaluation.contrasts import after_denial, asserted, rejected
 from spatial_lightning.evaluation.text import SMALL_NUMBERS, conclusions, final_answer, plain
 
 _YES = ("yes", "true", "correct", "indeed", "はい", "是")
@@ -35,10 +36,8 @@ _CONCLUSION = re.compile(
     r"\b(?:therefore|thus|hence|so|overall|(?:in\s)?conclusion|based\son\s(?:this|these|the|my))\b", re.IGNORECASE
 )
 _SENTENCE = re.compile(r"(?:[^.!?\n]|(?<=\d)\.(?=\d))+(?:[.!?\n]+|$)")
-# What follows these words is what the answer is set against, not the answer.
-_ASIDE = re.compile(
-    r"\b(?:than|compared\s(?:to|with)|rather|instead|unlike|as\sopposed\sto|while|whereas|not|none|neither|nor)\b",
-    re.IGNORECASE,
+_CONCLUDED = re.compile(
+    rf"[\s,:]*(?i:{_LETTER}|it\s(?:is|must\sbe)\s)\(?([A-Z])(?:[)\].:,;\"']|\s?$|\s?\n|\s(?:is|because|since|as|-)\b)"
 )
 _FALSE_NO = r"(?!\s(?:doubt|one|other|way|problem|longer|matter|idea|clue)\b)"
 
@@ -93,6 +92,9 @@ class _Reader:
         # One group a name: which one matched is then known without comparing cases a second time.
         self.spelled = sorted(self.index, key=len, reverse=True)
         self.names = re.compile("|".join(f"({_spelled(name)})" for name in self.spelled) or r"(?!)", re.IGNORECASE)
+        # "It is true, is not it": what follows a yes or no does not deny it.
+        self.closed = {self._words(name) for name in self.index if name in (*_YES, *_NO)}
+        self.worded = [re.compile(rf"\s?{_spelled(name)}" if name else "", re.IGNORECASE) for name in names]
         self.listing = _listing(names)
 
     def read(self, text: str) -> Pick | None:
@@ -108,7 +110,7 @@ class _Reader:
         if (pick := self._leading(text)) is not None:
             return pick
         for start, end in conclusions(text, _CONCLUSION):
-            if (pick := self._first_named(text[start:end])) is not None:
+            if (pick := self._concluded(text[start:end])) is not None:
                 return pick
         sentences = _SENTENCE.findall(text)
         return self._last_bracketed(sentences) if _BRACKETED.search(text) else self._best_sentence(sentences)
@@ -132,12 +134,25 @@ class _Reader:
 
     def _stated(self, text: str) -> Pick | None:
         """What the words after ``answer is`` pick: a letter on its own, else the first sentence that names options."""
-        if (match := _STATED.match(text)) and (pick := self._letter(match[1])) is not None:
-            return pick
-        return self._first_named(text)
+        return self._opening_letter(text, _STATED) or self._first_named(text)
+
+    def _concluded(self, text: str) -> Pick | None:
+        """What the words after ``therefore`` pick; a lone capital letter is enough there."""
+        return self._opening_letter(text, _CONCLUDED) or self._first_named(text)
+
+    def _opening_letter(self, text: str, form: re.Pattern[str]) -> Pick | None:
+        """The letter that ``text`` opens with, or with what it corrects that to: ``not A but B``."""
+        for start, end in asserted(text):
+            match = form.match(text, start)
+            if match and not rejected(text, match.end(1)) and (pick := self._letter(match[1])) is not None:
+                return pick
+            if text[start:end].strip():
+                return None
+        return None
 
     def _leading(self, text: str) -> Pick | None:
-        if match := _LEADING.match(text):
+        match = _LEADING.match(text)
+        if match and not self._rejected(text, match):
             return self._letter(next(filter(None, match.groups()), None))
         match = self.names.match(text)
         name = self._name(match) if match else ""
@@ -151,37 +166,63 @@ class _Reader:
 
     def _last_bracketed(self, sentences: list[str]) -> Pick | None:
         for sentence in reversed(sentences):
-            named = self._bracketed(sentence)
-            if named:
+            if named := self._bracketed(sentence) or self._corrected(sentence):
                 return named[0] if len(set(named)) == 1 else None
         return None
 
     def _best_sentence(self, sentences: list[str]) -> Pick | None:
         """The first sentence that names one option; where three or more were all discussed, the last one after that."""
-        single = [named[0] for named in map(self._named, sentences) if len(set(named)) == 1]
-        order = [pick.index for pick in single]
+        mentions = [(self._named(sentence), self._named(sentence, denied=True)) for sentence in sentences]
+        single = [(named, bool(own)) for own, every in mentions for named in [own or every] if len(set(named)) == 1]
+        order = [named[0].index for named, _ in single]
+        picks = [named[0] for named, own in single if own]
         if self.count > 2 and len(set(order)) == self.count:
             discussed = max(order.index(index) for index in range(self.count)) + 1
-            return single[-1] if len(single) > discussed else None
-        return single[0] if single else None
+            later = [named[0] for named, own in single[discussed:] if own]
+            return later[-1] if later else picks[0] if len(set(picks)) == 1 else None
+        return picks[0] if picks else None
 
-    def _bracketed(self, sentence: str) -> list[Pick]:
-        aside = _ASIDE.search(sentence)
-        end = aside.start() if aside else len(sentence)
-        letters = (self._letter(match[1] or match[2]) for match in _BRACKETED.finditer(sentence, 0, end))
-        return [pick for pick in letters if pick is not None]
+    def _rejected(self, text: str, match: re.Match[str]) -> bool:
+        """Whether the letter in ``match``, with or without the option's words behind it, is then called wrong."""
+        pick = self._letter(next(filter(None, match.groups()), None))
+        words = self.worded[pick.index].match(text, match.end()) if pick else None
+        return rejected(text, words.end() if words else match.end())
 
-    def _named(self, sentence: str) -> list[Pick]:
-        """Options that ``sentence`` names before any comparison or negation; letters in brackets come alone."""
-        if bracketed := self._bracketed(sentence):
+    def _bracketed(self, sentence: str, denied: bool = False) -> list[Pick]:
+        found = [match for match in _BRACKETED.finditer(sentence) if denied or not self._rejected(sentence, match)]
+        return self._first_asserted(sentence, [(match.start(), self._letter(match[1] or match[2])) for match in found])
+
+    def _named(self, sentence: str, denied: bool = False) -> list[Pick]:
+        """Options that ``sentence`` asserts, apart from comparisons and denials; letters in brackets come alone.
+
+        Args:
+            denied: also those that it asserts something of only to deny it, as ``A`` in ``A is wrong``.
+        """
+        if bracketed := self._bracketed(sentence, denied):
             return bracketed
-        aside = _ASIDE.search(sentence)
-        end = aside.start() if aside else len(sentence)
-        named = [self._words(self._name(match)) for match in self.names.finditer(sentence) if match.start() <= end]
-        if not named:
-            letters = (self._letter(match[1]) for match in _LABELLED.finditer(sentence, 0, end))
-            named = [pick for pick in letters if pick is not None]
-        return named
+        names = [
+            (match.start(), match.end(), self._words(self._name(match))) for match in self.names.finditer(sentence)
+        ]
+        labels = [(match.start(), match.end(1), self._letter(match[1])) for match in _LABELLED.finditer(sentence)]
+        for found in (names, labels):
+            kept = [
+                (at, pick) for at, end, pick in found if denied or pick in self.closed or not rejected(sentence, end)
+            ]
+            if named := self._first_asserted(sentence, kept):
+                return named
+        return self._corrected(sentence)
+
+    def _corrected(self, sentence: str) -> list[Pick]:
+        pick = self._whole(after_denial(sentence))
+        return [] if pick is None else [pick]
+
+    def _first_asserted(self, sentence: str, found: list[tuple[int, Pick | None]]) -> list[Pick]:
+        """Of picks by where they stand, those in the first asserted part of a sentence that has any."""
+        for start, end in asserted(sentence) if found else ():
+            # A name may begin where a denial does: "not true".
+            if picks := [pick for at, pick in found if start <= at <= end and pick is not None]:
+                return picks
+        return []
 
 
 def _key(text: str) -> str:
@@ -219,4 +260,4 @@ def _listing(names: list[str]) -> re.Pattern[str]:
         label = rf"\(?{chr(ord('A') + index)}[).:]" if index < 26 else "(?!)"
         items.append(rf"(?:{label}\s?(?:{words})?|(?<!\w){words})")
     gap = r"[\s,;/.:-]{0,4}(?:(?:or|and)\s)?"
-    return re.compile(gap.join(items) + r"(?!\w)", re.IGNORECASE)
+    return re.compile(rf"(?<!\bnot\s)(?<!\bnot\s\()(?:{gap.join(items)})(?!\w)", re.IGNORECASE)

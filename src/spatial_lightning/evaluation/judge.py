@@ -118,9 +118,16 @@ class Judged(Protocol):
         judged = sum(score.rule == JUDGE for score in scores)
         return figures | ({"judged": judged / len(scores)} if scores else {})
 
+    def asks(self, question: Question, text: str) -> bool:
+        """Whether the judge is asked about this answer; nothing is asked."""
+        return self._is_open(text, self.protocol.score(question, text))
+
+    def _is_open(self, text: str, score: Score) -> bool:
+        return bool(clip(text).strip()) and (self.always or not score.parsed)
+
     def _score(self, question: Question, text: str) -> Score:
         score = self.protocol.score(question, text)
-        if not clip(text).strip() or (score.parsed and not self.always):
+        if not self._is_open(text, score):
             return score
         reply = self.ask(judge_prompt(question, text))
         form = _form(question)

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from spatial_lightning.evaluation.text import SMALL_NUMBERS, TENS, clip, conclusions, final_answer, plain
+from spatial_lightning.evaluation.contrasts import denied_at
+from spatial_lightning.evaluation.number_words import AND_A_PART, PART, WHOLE, value_of, with_part
+from spatial_lightning.evaluation.text import SMALL_NUMBERS, clip, conclusions, final_answer, plain
 
 Kind = Literal["length", "angle", "clock"]
 
@@ -56,28 +58,16 @@ _MARKS = {"'": "ft", '"': "in", "''": "in", "in": "in"}
 _WORD_END = r"(?![\w^])(?!\s*(?:/|per\b|squared\b|cubed\b|celsius\b|fahrenheit\b|[CF]\b))"
 _UNIT = rf"(?:(?:{'|'.join(unit.pattern for unit in _UNITS)}){_WORD_END}|''|'|\")"
 
-_FRACTIONS = {
-    "half": 0.5,
-    "quarter": 0.25,
-    "third": 1 / 3,
-    "three quarters": 0.75,
-    "two thirds": 2 / 3,
-    "couple": 2.0,
-    "dozen": 12.0,
-    "half dozen": 6.0,
-}
 _DIGITS = (
     r"(?<![\w.,/])(?>\d{1,12}\s+\d{1,3}/\d{1,3}|\d{1,3}/\d{1,3}|\d{1,3}(?:,\d{3}){1,4}(?:\.\d{1,12})?|"
     r"\d{1,12}(?:[.,]\d{1,12})?(?:e[+-]?\d{1,2})?|\.\d{1,12})"
 )
-_ONES = "|".join(list(SMALL_NUMBERS)[1:10])
-_SMALL = "|".join(sorted(SMALL_NUMBERS, key=len, reverse=True))
 _WORDS = (
     r"\b(?>(?:half\s+)?a\s+dozen|a\s+couple(?:\s+of)?|"
-    r"(?:(?:a\s+|one\s+)?(?:half|quarter|third)|three[\s-]+quarters|two[\s-]+thirds)(?:\s+of)?(?:\s+an?\b)?|"
-    rf"(?:a|{_ONES})\s+hundred|(?:{'|'.join(TENS)})(?:[\s-]+(?:{_ONES}))?|{_SMALL}|an?)\b"
+    rf"(?:{PART}|third)(?:\s+of)?(?:\s+an?\b)?|{WHOLE}|an?)\b"
 )
-_NUMBER = rf"(?>(?:{_DIGITS}|{_WORDS})(?:\s+and\s+a\s+(?:half|quarter)\b)?)"
+_COUNTED = {"couple": 2.0, "dozen": 12.0, "half dozen": 6.0}
+_NUMBER = rf"(?>(?:{_DIGITS}|{_WORDS})(?:{AND_A_PART})?)"
 _HEDGE = r"(?:about|around|approximately|approx\.?|roughly|nearly|almost|maybe|perhaps|up\s+to)\s+"
 _MEASURE = re.compile(
     rf"(?:(?P<between>between\s+)?(?P<low>{_NUMBER})\s*(?P<low_unit>{_UNIT})?"
@@ -109,6 +99,7 @@ def parse_quantity(text: str, kind: Kind | None = None) -> Quantity | None:
     (arXiv:2409.09788). A number without a unit, a number of pixels, an area or a speed is no length. Only what follows
     ``the final answer is`` counts where that is written. Of several statements the first after the last ``therefore``
     or ``answer:`` counts, and without such a cue the first of all: explanations do not replace an answer before them.
+    What is denied counts only where nothing else is stated (``not 3 m but 2 m``).
 
     Args:
         kind: read this kind only; None takes whatever is stated.
@@ -123,19 +114,22 @@ def parse_quantity(text: str, kind: Kind | None = None) -> Quantity | None:
     text = final_answer(plain(text))
     found = sorted([*_measures(text), *_clocks(text)], key=lambda entry: entry[0])
     found = [
-        (at, quantity) for at, quantity in found if kind in (None, quantity.kind) and math.isfinite(quantity.value)
+        (at, end, quantity)
+        for at, end, quantity in found
+        if kind in (None, quantity.kind) and math.isfinite(quantity.value)
     ]
+    found = [entry for entry in found if not denied_at(text, *entry[:2])] or found
     if not found:
         return None
-    starts = [at for at, _ in found]
+    starts = [at for at, _, _ in found]
     for start, end in conclusions(text, _CUE):
         first = bisect_left(starts, start)
         if first < len(starts) and starts[first] < end:
-            return found[first][1]
-    return found[0][1]
+            return found[first][2]
+    return found[0][2]
 
 
-def _measures(text: str) -> Iterator[tuple[int, Quantity]]:
+def _measures(text: str) -> Iterator[tuple[int, int, Quantity]]:
     position = 0
     while match := _MEASURE.search(text, position):
         if not _plausible(text, match):
@@ -152,7 +146,7 @@ def _measures(text: str) -> Iterator[tuple[int, Quantity]]:
             low_unit = _unit(match["low_unit"]) if match["low_unit"] else unit
             if low_unit.kind == unit.kind:
                 value = (_number(match["low"]) * low_unit.factor + value) / 2
-        yield match.start(), Quantity(unit.kind, value)
+        yield match.start(), position, Quantity(unit.kind, value)
 
 
 def _plausible(text: str, match: re.Match[str]) -> bool:
@@ -186,14 +180,14 @@ def _part(text: str, match: re.Match[str], unit: _Unit, value: float) -> tuple[f
     return value + extra, part.end()
 
 
-def _clocks(text: str) -> Iterator[tuple[int, Quantity]]:
+def _clocks(text: str) -> Iterator[tuple[int, int, Quantity]]:
     for match in _CLOCK.finditer(text):
         hour = float(_hour(match["hour"]))
         if match["low"]:
             low = float(_hour(match["low"]))
             hour = low + ((hour - low) % 12) / 2
             hour = hour - 12 if hour >= 13 else hour
-        yield match.start(), Quantity("clock", hour)
+        yield match.start(), match.end(), Quantity("clock", hour)
 
 
 def _from_scalar(number: str, unit: str) -> Quantity | None:
@@ -218,8 +212,9 @@ def _hour(text: str) -> int:
 def _number(text: str) -> float:
     """The value of digits, a fraction or number words; nan where a fraction divides by zero."""
     text = text.lower().strip()
-    if match := re.fullmatch(r"(.+?)\s+and\s+a\s+(half|quarter)", text):
-        return _number(match[1]) + _FRACTIONS[match[2]]
+    text, part = with_part(text)
+    if part:
+        return _number(text) + part
     if "/" in text:
         *whole, fraction = text.split()
         above, below = fraction.split("/")
@@ -227,14 +222,5 @@ def _number(text: str) -> float:
     if any(character.isdigit() for character in text):
         thousands = re.fullmatch(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?", text)
         return float(text.replace(",", "") if thousands else text.replace(",", "."))
-    return _words(re.sub(r"[\s-]+", " ", text))
-
-
-def _words(text: str) -> float:
-    words = [word for word in text.split() if word != "of"]
-    if words[-1].endswith("hundred"):
-        return 100.0 * SMALL_NUMBERS.get(words[0], 1)
-    fraction = " ".join(word for word in words if word not in ("a", "an", "one"))
-    if fraction in _FRACTIONS:
-        return _FRACTIONS[fraction]
-    return float(sum(TENS.get(word, SMALL_NUMBERS.get(word, 0)) for word in words)) or float(words[0] in ("a", "an"))
+    counted = " ".join(word for word in text.split() if word not in ("a", "of"))
+    return _COUNTED[counted] if counted in _COUNTED else value_of(text)

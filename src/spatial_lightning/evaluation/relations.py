@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+from spatial_lightning.evaluation.contrasts import without_denied
 from spatial_lightning.evaluation.text import conclusions, final_answer, plain
 
 _MORE, _LESS = r"(?:greater|larger|bigger|more|higher)", r"(?:lesser|smaller|less|lower)"
@@ -98,6 +99,8 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _subject(sentence: str, end: str, regions: tuple[str, str]) -> str | None:
     """The region that one sentence puts at ``end``."""
+    if _ENDS[end].search(corrected := without_denied(sentence)) and _REGION.search(corrected):
+        sentence = corrected
     ends = {match.lastgroup for match in _ENDS[end].finditer(sentence)}
     named = [(match[1], _is_object(sentence, match.start())) for match in _REGION.finditer(sentence)]
     subjects = [region for region, is_object in named if not is_object]

@@ -88,13 +88,7 @@ class Chat:
         Raises:
             ChatError: the endpoint cannot be reached, refuses, or answers something else.
         """
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": prompt}],
-            "temperature": 0,
-            **({} if self.max_tokens is None else {"max_tokens": self.max_tokens}),
-            **self.extra,
-        }
+        body = self._body(prompt)
         file = self._file(body)
         if file is not None and (kept := _read(file)) is not None:
             return kept
@@ -102,6 +96,20 @@ class Chat:
         if file is not None:
             _write(file, {"request": body, "answer": answer})
         return answer
+
+    def kept(self, prompt: str) -> str | None:
+        """The answer in the cache; None where there is none. Nothing is asked."""
+        file = self._file(self._body(prompt))
+        return None if file is None else _read(file)
+
+    def _body(self, prompt: str) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            **({} if self.max_tokens is None else {"max_tokens": self.max_tokens}),
+            **self.extra,
+        }
 
     @property
     def _address(self) -> str:

@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 PROJECT = Path(__file__).resolve().parents[3]
 CONF = PROJECT / "conf"
@@ -162,6 +162,7 @@ class SynthesizeConfig:
     cache: str = "cache"
 
 
+_KINDS = {"Float": "a number", "Integer": "a whole number", "bool": "true or false", "String": "text"}
 SCHEMAS = {"train": RunConfig, "evaluate": EvaluateConfig, "synthesize": SynthesizeConfig}
 
 
@@ -198,30 +199,35 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
         ConfigError: see :func:`compose_run`.
     """
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    single = [override for override in overrides if not _is_sweep(override) and not _is_hydra(override)]
+    single = [override for override in overrides if not is_sweep(override) and not _is_hydra(override)]
     compose_run(single, config_name)
     for override in overrides:
         key, _, value = override.partition("=")
         group = key.lstrip("+~")
-        if _is_sweep(override) and (CONF / group).is_dir() and "(" not in value:
+        if is_sweep(override) and (CONF / group).is_dir() and "(" not in value:
             for option in value.split(","):
-                _require_option(group, option)
+                require_option(group, option)
 
 
 def explain(error: Exception, overrides: Sequence[str], config_name: str = "train") -> str:
-    """The error in words, with the closest names that exist."""
+    """The error in words, with the closest names that exist, or what kind of value a key takes."""
     for override in overrides:
         key, _, value = override.partition("=")
         group = key.lstrip("+~")
         if (CONF / group).is_dir() and not _options(group) & {value}:
             return _unknown(f"{group} {value!r}", value, _options(group))
     message = str(error).split("\n")[0]
+    cause = error if isinstance(error, ValidationError) else error.__cause__
+    if isinstance(cause, ValidationError):
+        wanted = re.search(r"(?:could not be converted to|is not a valid) (\w+)", str(cause))
+        kind = _KINDS.get(wanted[1] if wanted else "", "a value of another kind")
+        return f"{message.removeprefix('Error merging override ')}: that key takes {kind}"
     missing = re.search(r"Key '([^']+)' (?:is not in struct|not in '|is not in)", str(error))
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         if missing is None or missing.group(1) == key.split(".")[-1] or missing.group(1) in key.split("."):
             known = set(_known_keys(config_name, overrides))
-            if key not in known:
+            if key not in known and not (CONF / key).is_dir():
                 return _unknown(f"key {key!r}", key, known)
     return message
 
@@ -244,8 +250,13 @@ def resolve_path(path: str | Path) -> Path:
     return path if path.is_absolute() else PROJECT / path
 
 
-def _require_option(group: str, option: str) -> None:
-    if option not in _options(group):
+def require_option(group: str, option: str) -> None:
+    """Refuse an option that a group of the configuration does not have; a name that is no group has any.
+
+    Raises:
+        ConfigError: the message names the closest options.
+    """
+    if (CONF / group).is_dir() and option not in _options(group):
         raise ConfigError(_unknown(f"{group} {option!r}", option, _options(group)))
 
 
@@ -278,7 +289,7 @@ def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
     return keys
 
 
-def _is_sweep(override: str) -> bool:
+def is_sweep(override: str) -> bool:
     """Whether Hydra would take the value for a list of values to run one after the other."""
     value = override.partition("=")[2]
     return bool(re.match(r"^(glob|range|choice|interval)\(", value)) or (

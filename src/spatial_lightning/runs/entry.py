@@ -28,6 +28,7 @@ from spatial_lightning.runs.config import (
     CONF,
     ConfigError,
     check_command_line,
+    is_sweep,
     register,
     require_known,
     resolve_path,
@@ -163,8 +164,13 @@ def evaluate_main() -> int:
 
     def job(config: DictConfig) -> None:
         run = resolve_path(HydraConfig.get().runtime.output_dir)
+
+        def claimed(found: Path) -> None:
+            nonlocal run
+            run = found
+
         try:
-            run = evaluate_benchmark(config, run, say)
+            evaluate_benchmark(config, run, say, claimed=claimed)
         except Exception as error:
             write_error(run, error)
             _explain(error, run)
@@ -200,6 +206,13 @@ def compare_main() -> int:
     """Entry point of ``compare.py``; returns the exit code."""
     ConfigStore.instance().store(name="compare_schema", node=Comparing)
     if not _ready("compare"):
+        return 2
+    several = [text for text in sys.argv[1:] if text in ("-m", "--multirun", "hydra.mode=MULTIRUN") or is_sweep(text)]
+    if several:
+        say(
+            f"error: compare.py compares runs in one go, so {several[0]} is none of its arguments: give runs as a list in "
+            "brackets, runs=[DIRECTORY,DIRECTORY,...], and one value for any other key"
+        )
         return 2
     codes: list[int] = []
 

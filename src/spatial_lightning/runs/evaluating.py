@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
-from spatial_lightning.evaluation import Summary, majority_baseline, summarise, table
+from spatial_lightning.evaluation import Summary, majority_answers, summarise, table
 from spatial_lightning.evaluation.metrics import figures_table
 from spatial_lightning.evaluation.protocols import General, Judged, Protocol
 from spatial_lightning.runs.answering import Answered, said, write_samples
@@ -24,6 +24,7 @@ from spatial_lightning.runs.config import CONF, ConfigError, resolve_path
 from spatial_lightning.runs.directory import config_hash, git_sha, write_config, write_summary
 from spatial_lightning.runs.evaluated import Evaluated, load_evaluated
 from spatial_lightning.runs.generating import AnswerBatch, answer_all, by_transformers, require_askable
+from spatial_lightning.runs.judging import with_progress
 from spatial_lightning.runs.lmms import LmmsTasks, run_lmms
 from spatial_lightning.runs.loggers import finish_loggers, make_loggers
 from spatial_lightning.runs.placeholders import NOTE
@@ -31,7 +32,7 @@ from spatial_lightning.runs.predictions import PREDICTIONS, Journal, read_predic
 from spatial_lightning.runs.progress import clock
 from spatial_lightning.runs.report import write_evaluation_report
 from spatial_lightning.runs.tracking import log_finished
-from spatial_lightning.runs.unfinished import claim, identity_of, leave
+from spatial_lightning.runs.unfinished import claim, identity_of, leave, leave_fresh
 from spatial_lightning.runs.vllm_engine import by_vllm, require_vllm
 
 CONSTANT, ANSWER = "best constant answer", "answer"
@@ -55,11 +56,18 @@ class _Given:
     notes: list[str] = field(default_factory=list)
 
 
-def evaluate_benchmark(config: DictConfig, fresh: Path, say: Callable[[str], None]) -> Path:
+def evaluate_benchmark(
+    config: DictConfig,
+    fresh: Path,
+    say: Callable[[str], None],
+    *,
+    claimed: Callable[[Path], None] = lambda run: None,
+) -> Path:
     """Answer a benchmark, or score stored answers, and leave everything about it in a run directory.
 
     Args:
         fresh: directory of a new run; left out where an unfinished one goes on.
+        claimed: told the run directory as soon as it is known, so that an error after that is written there.
 
     Returns:
         The run directory.
@@ -75,8 +83,9 @@ def evaluate_benchmark(config: DictConfig, fresh: Path, say: Callable[[str], Non
         evaluated = load_evaluated(config)
         run = resolve_path(config.run) if config.run else fresh
         write_config(run, config)
+        claimed(run)
         facts = _facts(config, evaluated)
-        _leave_fresh(fresh, run)
+        leave_fresh(fresh, run)
         return run_lmms(benchmark, evaluated, run, facts, began=began, limit=config.limit, say=say)
     opened = benchmark.open(
         resolve_path(config.cache), max_bad_fraction=config.max_bad_fraction, say=say, placeholders=config.placeholders
@@ -87,7 +96,7 @@ def evaluate_benchmark(config: DictConfig, fresh: Path, say: Callable[[str], Non
         say(f"warning: {warning}")
     (benchmark.protocol or General()).check(opened.scored)
     try:
-        given = (_stored if config.predictions else _generated)(config, benchmark, opened, fresh, say)
+        given = (_stored if config.predictions else _generated)(config, benchmark, opened, fresh, say, claimed)
         _conclude(config, benchmark, opened, given, began, say)
     finally:
         leave()
@@ -143,7 +152,12 @@ def _facts(config: DictConfig, evaluated: Evaluated) -> dict[str, Any]:
 
 
 def _generated(
-    config: DictConfig, benchmark: Benchmark, opened: Opened, fresh: Path, say: Callable[[str], None]
+    config: DictConfig,
+    benchmark: Benchmark,
+    opened: Opened,
+    fresh: Path,
+    say: Callable[[str], None],
+    claimed: Callable[[Path], None],
 ) -> _Given:
     """A model's answers; those that an unfinished run of the same content has are taken over."""
     evaluated = load_evaluated(config)
@@ -151,6 +165,7 @@ def _generated(
     require_askable(asked, evaluated)
     identity = identity_of(config, benchmark, opened, evaluated)
     run = claim(config, fresh, identity, say)
+    claimed(run)
     write_config(run, config)
     (run / "error.txt").unlink(missing_ok=True)
     journal = Journal(run / PREDICTIONS)
@@ -171,7 +186,12 @@ def _answerer(config: DictConfig, evaluated: Evaluated, run: Path, say: Callable
 
 
 def _stored(
-    config: DictConfig, benchmark: Benchmark, opened: Opened, fresh: Path, say: Callable[[str], None]
+    config: DictConfig,
+    benchmark: Benchmark,
+    opened: Opened,
+    fresh: Path,
+    say: Callable[[str], None],
+    claimed: Callable[[Path], None],
 ) -> _Given:
     """Answers from a file; a question that has none there has an empty one."""
     path = resolve_path(config.predictions)
@@ -181,7 +201,8 @@ def _stored(
     if any((run / name).exists() for name in ("summary.json", PREDICTIONS)):
         raise ConfigError(f"run={run} holds another evaluation: give a new directory, or leave run out")
     write_config(run, config)
-    _leave_fresh(fresh, run)
+    claimed(run)
+    leave_fresh(fresh, run)
     journal = Journal(run / PREDICTIONS)
     journal.append([identity for identity in ids if identity in found], [found[i] for i in ids if i in found])
     notes = [f"answers are from {path}", *(f"{kind}: {count}" for kind, count in bad.reasons.items())]
@@ -202,8 +223,9 @@ def _conclude(
     say: Callable[[str], None],
 ) -> None:
     protocol = benchmark.protocol or General()
-    summary = summarise(opened.scored, [said(text) for text in given.answers], protocol)
-    constant, notes = _constant(opened, protocol)
+    texts = [said(text) for text in given.answers]
+    summary = summarise(opened.scored, texts, with_progress(protocol, opened.scored, texts, say))
+    constant, notes = _constant(opened, protocol, say)
     write_samples(given.run, opened.asked, {ANSWER: Answered(given.answers, summary)})
     metrics = {**summary.figures, **summary.metrics()}
     wall = time.monotonic() - began
@@ -235,10 +257,11 @@ def _conclude(
     say(f"\n{results}\n{conclusion}\n{clock(wall)} in all; report: {given.run / 'report.md'}")
 
 
-def _constant(opened: Opened, protocol: Protocol) -> tuple[Summary | None, list[str]]:
+def _constant(opened: Opened, protocol: Protocol, say: Callable[[str], None]) -> tuple[Summary | None, list[str]]:
     """What the best constant answer to each kind scores, chosen on these very questions, and why there may be none."""
     try:
-        return majority_baseline(opened.scored, opened.scored, protocol), []
+        texts = majority_answers(opened.scored, opened.scored, protocol)
+        return summarise(opened.scored, texts, with_progress(protocol, opened.scored, texts, say)), []
     except ValueError as error:
         return None, [f"no {CONSTANT}: {error}"]
 
@@ -272,9 +295,3 @@ def log_results(config: DictConfig, run: Path, metrics: dict[str, float]) -> Non
 
 def _hash(config: DictConfig) -> str:
     return config_hash(OmegaConf.masked_copy(config, [str(key) for key in config if key not in _ANYWHERE]))
-
-
-def _leave_fresh(fresh: Path, run: Path) -> None:
-    """Remove the directory of a new run where another is used."""
-    if fresh != run and fresh.is_dir() and not any(fresh.iterdir()):
-        fresh.rmdir()

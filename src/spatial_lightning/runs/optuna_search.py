@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
-from spatial_lightning.runs.config import ConfigError
+from spatial_lightning.runs.config import ConfigError, require_option
 from spatial_lightning.runs.directory import write_text
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 RESULTS = "optimization_results.yaml"
+RANGES = "a,b,c, range(1, 9), interval(0.1, 0.9) or tag(log, interval(1e-5, 1e-3))"
+"""What may be searched, in words."""
+_DIRECTIONS = ("maximize", "minimize")
 
 
 @dataclass(frozen=True)
@@ -104,29 +108,62 @@ def search_space(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
     """What is searched: choices, ranges and intervals of numbers, on a logarithmic scale where tagged ``log``.
 
     Raises:
-        ConfigError: there is nothing to search.
+        ConfigError: there is nothing to search, or a range that holds no number.
     """
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    space: dict[str, BaseDistribution] = {}
-    for override in overrides:
-        if not override.is_sweep_override():
-            continue
-        value: Any = override.value()
-        log = "log" in getattr(value, "tags", ())
-        if isinstance(value, IntervalSweep):
-            whole = isinstance(value.start, int) and isinstance(value.end, int)
-            found = (IntDistribution if whole else FloatDistribution)(value.start, value.end, log=log)  # pyright: ignore[reportArgumentType]
-        elif isinstance(value, RangeSweep) and not log:
-            steps: list[Any] = list(value.range())
-            whole = all(isinstance(step, int) for step in steps)
-            found = (IntDistribution if whole else FloatDistribution)(steps[0], steps[-1], step=value.step)  # pyright: ignore[reportArgumentType]
-        else:
-            found = CategoricalDistribution(list(override.sweep_string_iterator()))
-        space[override.get_key_element()] = found
+    space = {o.get_key_element(): _distribution(o) for o in overrides if o.is_sweep_override()}
     if not space:
         raise ConfigError("there is nothing to search: give a range, e.g. 'objective.alpha=interval(0.1,0.5)'")
     return space
+
+
+def first_trial(overrides: Sequence[Override], settings: Mapping[str, Any]) -> list[str]:
+    """Overrides of a trial with the first of all that is searched, by which a mistyped name is found before any trial runs.
+
+    Args:
+        overrides: of all trials, and ranges of what is searched.
+        settings: of the sweeper.
+
+    Raises:
+        ConfigError: see :func:`search_space`; an option that does not exist, or settings that make no search.
+    """
+    from optuna.distributions import CategoricalDistribution
+
+    if settings["direction"] not in _DIRECTIONS:
+        raise ConfigError(f"hydra.sweeper.direction is {settings['direction']}; allowed: {' or '.join(_DIRECTIONS)}")
+    if not isinstance(settings["n_jobs"], int) or settings["n_jobs"] < 1:
+        raise ConfigError(f"hydra.sweeper.n_jobs is {settings['n_jobs']}; allowed: a whole number of at least 1")
+    first = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    for key, found in search_space(overrides).items():
+        values = found.choices if isinstance(found, CategoricalDistribution) else [getattr(found, "low")]  # noqa: B009
+        first.append(f"{key}={values[0]}")
+        for value in values:
+            require_option(key.lstrip("+~"), str(value))
+    return first
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value: Any = override.value()
+    log = "log" in getattr(value, "tags", ())
+    if isinstance(value, IntervalSweep):
+        low, high, step = value.start, value.end, {}
+    elif isinstance(value, RangeSweep) and not log:
+        steps: list[Any] = list(value.range()) if value.step else []
+        low, high, step = (steps[0], steps[-1], {"step": value.step}) if steps else (value.start, value.stop, {})
+    else:
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    problem = None
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        problem = "both ends must be finite numbers"
+    elif low > high or (isinstance(value, RangeSweep) and not step):
+        problem = "it holds no number: the first end must not be above the second, and a step not 0"
+    elif log and low <= 0:
+        problem = "a logarithmic scale begins above 0"
+    if problem:
+        raise ConfigError(f"{override.input_line}: {problem}; allowed: {RANGES}")
+    whole = isinstance(low, int) and isinstance(high, int) and isinstance(step.get("step", 1), int)
+    return (IntDistribution if whole else FloatDistribution)(low, high, log=log, **step)  # pyright: ignore[reportArgumentType]
 
 
 def objective(run: Path, metric: str) -> float | None:

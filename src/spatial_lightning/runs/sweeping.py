@@ -17,14 +17,15 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from spatial_lightning.locks import locked
-from spatial_lightning.runs.config import AUTO, CONF, ConfigError, compose_run, register, resolve_path
+from spatial_lightning.runs.config import AUTO, CONF, ConfigError, compose_run, register, require_known, resolve_path
 from spatial_lightning.runs.directory import NOT_CONTENT, SWEEP_RECORD, config_hash, write_text
+from spatial_lightning.runs.optuna_search import RANGES, first_trial
 from spatial_lightning.runs.progress import clock
 
 _LONGEST = 80
@@ -70,8 +71,8 @@ def plan(arguments: Sequence[str]) -> Sweep | None:
     The directory is named after the command line's overrides, launcher, cache, outputs and the like left out.
 
     Raises:
-        ConfigError: a launcher or sweeper is not installed, the sweeper cannot take a range of numbers, or a key does not
-            exist.
+        ConfigError: a launcher or sweeper is not installed, the sweeper cannot take a range of numbers, a range holds no
+            number, or a key does not exist.
     """
     flags = {argument for argument in arguments if argument.startswith("-")}
     if flags - {"-m", "--multirun"}:
@@ -80,12 +81,13 @@ def plan(arguments: Sequence[str]) -> Sweep | None:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        given = parser.parse_overrides([argument for argument in arguments if argument not in flags])
+        given = _parsed(parser, [argument for argument in arguments if argument not in flags])
         single = [str(override.input_line) for override in given if not override.is_sweep_override()]
         try:
             config = compose("train", single, return_hydra_config=True)
         except HydraException as error:
             _require_installed(str(error))
+            _require_settings(given, single)
             raise
         if not flags and config.hydra.mode is not RunMode.MULTIRUN:
             return None
@@ -93,10 +95,10 @@ def plan(arguments: Sequence[str]) -> Sweep | None:
             _require_installed(str(plugin.get("_target_")))
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         own = [override for override in given if not override.is_hydra_override()]
-        chosen = {override.get_key_element(): override for override in (*parser.parse_overrides(params), *own)}
+        chosen = {override.get_key_element(): override for override in (*_parsed(parser, params), *own)}
         jobs, total = _jobs(list(chosen.values()), config)
-    if jobs:
-        compose_run(jobs[0])  # keys are the same in all jobs, and a mistyped one is said as that of a single run is
+    # Keys are the same in all jobs, and a mistyped one is said as that of a single run is.
+    compose_run(jobs[0] if jobs else first_trial(list(chosen.values()), config.hydra.sweeper))
     folder = _folder(config, own, "experiment" in {o.key_or_group for o in chosen.values() if o.is_sweep_override()})
     constant = {override.key_or_group for override in chosen.values() if not override.is_sweep_override()}
     quoted = ",".join(f"'{key}'" for key in sorted({*constant, "experiment", "resume"}))
@@ -113,7 +115,9 @@ def plan(arguments: Sequence[str]) -> Sweep | None:
 def _jobs(chosen: Sequence[Override], config: DictConfig) -> tuple[tuple[tuple[str, ...], ...], int]:
     trials = config.hydra.sweeper.get("n_trials")
     if trials is not None:
-        return (), int(trials)
+        if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
+            raise ConfigError(f"hydra.sweeper.n_trials is {trials}; allowed: a whole number of trials, at least 1")
+        return (), trials
     values: list[list[str]] = []
     for override in chosen:
         key = override.get_key_element()
@@ -145,6 +149,25 @@ def _folder(config: DictConfig, own: Sequence[Override], several: bool) -> Path:
     name = sweep or ("multirun" if several else str(config.name))
     digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=4).hexdigest()
     return resolve_path(config.outputs) / name / digest
+
+
+def _parsed(parser: OverridesParser, given: Sequence[str]) -> list[Override]:
+    try:
+        return parser.parse_overrides(list(given))
+    except OverrideParseException as error:
+        # The first line repeats the override, the last one points to Hydra's grammar.
+        reason = (str(error).splitlines()[1:2] or [str(error)])[0].rpartition("': ")[2]
+        raise ConfigError(f"{error.override}: {reason}; allowed: {RANGES}") from error
+
+
+def _require_settings(given: Sequence[Override], single: Sequence[str]) -> None:
+    """Refuse settings that the chosen sweeper does not have."""
+    own = "hydra.sweeper."
+    config = compose("train", [text for text in single if own not in text.partition("=")[0]], return_hydra_config=True)
+    names = [override.key_or_group.removeprefix(own) for override in given if override.key_or_group.startswith(own)]
+    require_known(
+        (name.partition(".")[0] for name in names), map(str, config.hydra.sweeper), "setting of hydra.sweeper"
+    )
 
 
 def _require_installed(text: str) -> None:

@@ -56,10 +56,15 @@ def claim(config: DictConfig, fresh: Path, identity: dict[str, Any], say: Callab
             say(f"an unfinished evaluation of the same content was found; run=NEW_DIRECTORY starts anew: {run}")
         elif not _lock(run):
             raise ConfigError(f"{run} is in use by another process: start again")
-    if run != fresh and fresh.is_dir() and not any(fresh.iterdir()):
-        fresh.rmdir()
+    leave_fresh(fresh, run)
     write_text(run / IDENTITY, json.dumps(identity, indent=1))
     return run
+
+
+def leave_fresh(fresh: Path, run: Path) -> None:
+    """Remove the empty directory of a new run where another is used."""
+    if fresh != run and fresh.is_dir() and not any(fresh.iterdir()):
+        fresh.rmdir()
 
 
 def leave() -> None:

@@ -11,7 +11,7 @@ from spatial_lightning.data.corpora.exchanges import PLACEHOLDER, listed_picture
 from spatial_lightning.data.corpora.fields import list_field, plain_field, text_field
 from spatial_lightning.data.corpora.pictures import Pictures
 from spatial_lightning.data.corpora.reader import CorpusReader
-from spatial_lightning.data.corpora.turns import require
+from spatial_lightning.data.corpora.turns import referring, require
 from spatial_lightning.data.corpora.wording import LENGTHS, one_length, spatial_kind
 from spatial_lightning.records import ImageQuestions, Question, RecordError
 
@@ -25,7 +25,7 @@ class QuestionRows(CorpusReader[ImageQuestions]):
 
     Attributes:
         image_column: column of the picture, or of a list of them.
-        question_column: column of the question.
+        question_column: column of the question; ``<image>`` between its words becomes ``[image N]``, counted from 1.
         answer_column: column of the answer: text or a number. With options, the one that it means by its words, its letter
             or its number from 0 becomes the answer.
         options_column: column of the list of options; null for open questions.
@@ -60,7 +60,8 @@ class QuestionRows(CorpusReader[ImageQuestions]):
         yield ImageQuestions(identity, images, tuple(questions))
 
     def _question(self, row: Mapping[str, Any], name: str) -> Question:
-        asked = text_field(row, self.question_column).replace(PLACEHOLDER, "").strip()
+        asked = text_field(row, self.question_column)
+        asked = referring(asked, range(1, asked.count(PLACEHOLDER) + 1)).strip()
         kind = spatial_kind(asked) if self.kind_column is None else plain_field(row, self.kind_column)
         if self.id_column is not None:
             name = plain_field(row, self.id_column)

@@ -31,7 +31,8 @@ _ROLES: Final = {
     "function_response": TOOL,
 }
 _PARTS = "text, reasoning, tool_call, image, image_url"
-_MARKER = re.compile(r"<image>[ \t]*\n?")
+_MARKER = "<image>"
+_BLANK = re.compile(r"[ \t]*\n?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,9 @@ def read_turns(given: Any, *, reasoning: bool = True) -> list[Turn]:
     Understood are ``role`` and ``content`` (OpenAI, TRL, ms-swift) and ``from`` and ``value`` (ShareGPT, LLaMA-Factory);
     content as text or as typed parts; function calls as turns of their own, as ``tool_calls`` or as parts. A function call
     becomes JSON text with ``name`` and ``arguments``, one a line, behind what the assistant says in the same turn;
-    reasoning becomes ``<think>...</think>``. ``<image>`` in a user or tool turn marks a picture and leaves the text.
+    reasoning becomes ``<think>...</think>``. ``<image>`` in a user or tool turn marks a picture and leaves the text; between
+    words it becomes ``[image N]``, counted over the conversation from 1, because a model reads the pictures of a turn before
+    its text.
 
     Args:
         given: the list of turns as it was published.
@@ -68,8 +71,10 @@ def read_turns(given: Any, *, reasoning: bool = True) -> list[Turn]:
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
         raise RecordError(f"a conversation must be a list of turns, got {type(given).__name__}")
     turns: list[Turn] = []
+    shown = 0
     for number, message in enumerate(given):
-        turn, role = _read_turn(message, number, reasoning)
+        turn, role = _read_turn(message, number, reasoning, shown)
+        shown += len(turn.pictures)
         if role in _CALLS and turns and turns[-1].role == ASSISTANT:  # the call belongs to what was said before it
             turns[-1] = replace(turns[-1], text=_lines(turns[-1].text, turn.text), calls=True)
         else:
@@ -127,6 +132,17 @@ def picture_list(images: Any) -> list[Any]:
     return [images]
 
 
+def referring(text: str, numbers: Sequence[int]) -> str:
+    """Text without its ``<image>`` marks; those between words become ``[image N]``, by the numbers of their pictures."""
+    if not numbers:
+        return text
+    read, *pieces = text.split(_MARKER, len(numbers))
+    for place, (number, piece) in enumerate(zip(numbers, pieces, strict=True)):
+        between = read.strip() and any(rest.strip() for rest in pieces[place:])
+        read += f"[image {number}]{piece}" if between else _BLANK.sub("", piece, count=1)
+    return read
+
+
 def require(row: Mapping[str, Any], key: str) -> Any:
     """The value of a key.
 
@@ -155,7 +171,7 @@ def require_text(row: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _read_turn(message: Any, number: int, reasoning: bool) -> tuple[Turn, str]:
+def _read_turn(message: Any, number: int, reasoning: bool, shown: int) -> tuple[Turn, str]:
     if not isinstance(message, Mapping):
         raise RecordError(
             f"turn {number} is a {type(message).__name__}; allowed: an object with role and content, or from and value"
@@ -171,6 +187,7 @@ def _read_turn(message: Any, number: int, reasoning: bool) -> tuple[Turn, str]:
         return Turn(role, _call(content), calls=True), given
     said: list[str] = []
     pictures: list[Any] = []
+    marked: list[int] = []
     calls = False
     thought = message.get("reasoning_content")
     if role == ASSISTANT and reasoning and isinstance(thought, str) and thought.strip():
@@ -184,14 +201,16 @@ def _read_turn(message: Any, number: int, reasoning: bool) -> tuple[Turn, str]:
         elif kind == "reasoning":
             said.extend([_think(value)] if reasoning else [])
         elif role in (USER, TOOL):
-            pictures.extend([None] * len(_MARKER.findall(value)))
-            said.append(_MARKER.sub("", value))
+            marks = value.count(_MARKER)
+            marked.extend(range(shown + len(pictures) + 1, shown + len(pictures) + 1 + marks))
+            pictures.extend([None] * marks)
+            said.append(value)
         else:
             said.append(value)
     if message.get("tool_calls"):
         said.append(_call(message["tool_calls"]))
         calls = True
-    return Turn(role, _lines(*said), tuple(pictures), calls), given
+    return Turn(role, referring(_lines(*said), marked), tuple(pictures), calls), given
 
 
 def _parts(content: Any, number: int) -> list[tuple[str, Any]]:

@@ -65,10 +65,18 @@ def compare_runs(settings: Comparing, say: Callable[[str], None]) -> Path:
         That directory.
 
     Raises:
-        ConfigError: no runs given, none of them finished, an unknown baseline or W&B mode, or ``to`` holds something else.
+        ConfigError: no runs given, none of them finished, an unknown baseline or W&B mode, a level outside (0, 1), or ``to``
+            holds something else.
     """
     if not settings.runs:
         raise ConfigError("runs is missing: python compare.py runs=[DIRECTORY,DIRECTORY] or runs=outputs/SWEEP/TIME")
+    if not 0 < settings.level < 1:
+        raise ConfigError(
+            f"level is {settings.level}; it is the confidence of the intervals: allowed are numbers above 0 and below 1, e.g. "
+            "level=0.95"
+        )
+    if settings.resamples < 1:
+        raise ConfigError(f"resamples is {settings.resamples}; allowed: 1 or more")
     if settings.samples < 1:
         raise ConfigError(f"samples is {settings.samples}; allowed: 1 or more")
     wandb_mode({"wandb": settings.wandb}, key="wandb")

@@ -97,12 +97,13 @@ def without_repeats(runs: Iterable[Run]) -> tuple[list[Run], list[LeftOut]]:
 
 
 def make_sections(runs: Sequence[Run]) -> list[Section]:
-    """Sections of runs on the same questions, the one with most runs first."""
-    by_questions: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        by_questions[run.questions].append(run)
+    """Sections of runs on the same questions, the one with most runs first.
+
+    A run that lacks no more questions than it has unreadable rows is compared with the others on what all of them have.
+    """
     parts = sorted(
-        by_questions.values(), key=lambda part: (-len(part), min(run.benchmark for run in part), part[0].questions)
+        _same_questions(runs),
+        key=lambda part: (-len(part), min(run.benchmark for run in part), min(run.questions for run in part)),
     )
     names = [" / ".join(sorted({run.benchmark for run in part})) for part in parts]
     sections = []
@@ -137,9 +138,30 @@ def pick_baseline(section: Section, wanted: str | None) -> Group | None:
     return named[0] if named else None
 
 
+def _same_questions(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that were asked the same; what one lacks beside the others of its part is no more than its unreadable rows."""
+    parts: list[tuple[set[str], list[Run]]] = []
+    for run in sorted(runs, key=lambda run: (run.missing, str(run.path))):
+        own = set(run.answers)
+        for index, (asked, part) in enumerate(parts):
+            together = asked | own
+            if all(len(together) - len(other.answers) <= _may_lack(other) for other in (*part, run)):
+                parts[index] = (together, [*part, run])
+                break
+        else:
+            parts.append((own, [run]))
+    return [part for _, part in parts]
+
+
+def _may_lack(run: Run) -> int:
+    """How many questions a run may lack; one of which more than a tenth is unreadable would cost the others too many."""
+    return run.missing if run.missing <= max(1, len(run.answers) // 10) else 0
+
+
 def _section(name: str, runs: Sequence[Run]) -> Section:
     runs = sorted(runs, key=lambda run: (run.name, run.seed, str(run.path)))
-    questions = {key: runs[0].answers[key] for key in sorted(runs[0].answers)}
+    asked = {key: row for run in runs for key, row in run.answers.items()}
+    questions = {key: asked[key] for key in sorted(asked) if all(key in run.answers for run in runs)}
     settings = {run.path: _without_following_seeds(run, runs) for run in runs}
     same: dict[Hashable, list[Run]] = defaultdict(list)
     for run in runs:
@@ -157,7 +179,7 @@ def _section(name: str, runs: Sequence[Run]) -> Section:
         for label, own, value in zip(labels, members, values, strict=True)
     ]
     groups.sort(key=lambda group: group.name)
-    return Section(name, questions, tuple(groups), columns, tuple(_warnings(runs, groups)))
+    return Section(name, questions, tuple(groups), columns, tuple(_warnings(runs, groups, len(asked) - len(questions))))
 
 
 _OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
@@ -215,7 +237,10 @@ def _labels(names: Sequence[str], values: Sequence[Mapping[str, str]]) -> list[s
     ]
 
 
-def _warnings(runs: Sequence[Run], groups: Sequence[Group]) -> Iterable[str]:
+def _warnings(runs: Sequence[Run], groups: Sequence[Group], unshared: int) -> Iterable[str]:
+    if unshared:
+        was = "is" if unshared == 1 else "are"
+        yield f"{unshared} of the questions asked {was} left out, since not every run has a readable verdict."
     for what, field in (("pixel limits", "pixel_limits"), ("prompts", "prompt")):
         values = {json.dumps(run.summary.get(field)) for run in runs}
         if len(values) > 1:

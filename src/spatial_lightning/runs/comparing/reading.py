@@ -24,6 +24,8 @@ _HOW = ("run", "device", "batch_size", "share")
 NOT_CONTENT = ("outputs", "cache", "logger", "export", "resume", "inspect", "redo", "isolate", *_HOW)
 """Run-level keys that do not change what is learned or asked."""
 _NESTED = ("metrics", "baseline", "benchmark_version")
+_MOST_PLACES = 5
+"""Unreadable rows that are named."""
 _PASSED_OVER = {CHECKPOINTS, "wandb", "plots", "compare", "doctor", "export"}
 
 
@@ -42,6 +44,7 @@ class Run:
         answers: by question (:func:`question_key`), with the run's result as last column.
         column: name of that last column.
         curves: what was logged, by name.
+        missing: questions without a verdict: rows of ``samples.jsonl`` that cannot be read or were not judged.
         problems: what a reader has to know about it, in words.
     """
 
@@ -54,6 +57,7 @@ class Run:
     answers: Mapping[str, Sample]
     column: str
     curves: Mapping[str, Curve]
+    missing: int = 0
     problems: tuple[str, ...] = ()
 
     @property
@@ -128,7 +132,11 @@ def read_run(path: Path) -> Run | LeftOut:
     if not judged:
         return LeftOut(path, f"finished, but no answer in column {column!r} of samples.jsonl was judged")
     if bad.bad:
-        problems.append(f"{bad.bad} of {bad.bad + bad.good} rows of samples.jsonl cannot be read")
+        more = f"; and {bad.bad - _MOST_PLACES} more" if bad.bad > _MOST_PLACES else ""
+        problems.append(
+            f"{bad.bad} of {bad.bad + bad.good} rows of samples.jsonl cannot be read and do not count "
+            f"({'; '.join(bad.places[:_MOST_PLACES])}{more})"
+        )
     if len(judged) < len(rows):
         problems.append(f"{len(rows) - len(judged)} of {len(rows)} answers were not judged and do not count")
     problems += _disagreement(summary, judged, column)
@@ -155,6 +163,7 @@ def read_run(path: Path) -> Run | LeftOut:
         answers=dict(_keyed(judged)),
         column=column,
         curves=curves,
+        missing=bad.bad + len(rows) - len(judged),
         problems=tuple(problems),
     )
 
