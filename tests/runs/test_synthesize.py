@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ def test_the_best_response_of_the_policy_is_preferred_to_its_worst(made: Path) -
         gap = pair.reward_gap
         assert gap is not None
         assert sum(gap) == pytest.approx(rewards[pair.chosen.text] - rewards[pair.rejected.text])
+        assert pair.images[0].is_relative_to(made)
         assert pair.images[0].is_file()
         assert pair.rejected.text != pair.question.answer
     summary = json.loads((made / "summary.json").read_text())
@@ -63,13 +65,11 @@ def test_the_best_response_of_the_policy_is_preferred_to_its_worst(made: Path) -
 
 def test_the_folder_is_a_corpus_to_train_on(made: Path, place: Path, tmp_path: Path) -> None:
     questions = list(read_records(made / "val_questions.jsonl", ImageQuestions, BadRows()))
-    assert {path.is_file() for record in questions for path in record.images} == {True}
-    run = train(
-        compose_run(
-            small(place, "+experiment=fdpo_vit_unfrozen", "data.scenes=records", f"data.root={made}", "backbone=tiny")
-        ),
-        tmp_path / "run",
-    )
+    assert questions
+    moved = tmp_path / "moved"
+    shutil.copytree(made, moved)
+    overrides = ["+experiment=fdpo_vit_unfrozen", "data.scenes=records", f"data.root={moved}", "backbone=tiny"]
+    run = train(compose_run(small(place, *overrides, f"cache={tmp_path / 'cache'}")), tmp_path / "run")
     assert json.loads((run / "summary.json").read_text())["metrics"]["accuracy"] >= 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -158,7 +159,17 @@ def export_main() -> int:
 
 def evaluate_main() -> int:
     """Entry point of ``evaluate.py``; returns the exit code."""
-    if not _ready("evaluate"):
+    return _answering("evaluate", evaluate_benchmark)
+
+
+def synthesize_main() -> int:
+    """Entry point of ``synthesize.py``; returns the exit code."""
+    return _answering("synthesize", synthesize)
+
+
+def _answering(config_name: str, work: Callable[..., Path]) -> int:
+    """Run what a model answers in; an error is left in the directory that was claimed, or in the new one before that."""
+    if not _ready(config_name):
         return 2
     codes: list[int] = []
 
@@ -170,35 +181,14 @@ def evaluate_main() -> int:
             run = found
 
         try:
-            evaluate_benchmark(config, run, say, claimed=claimed)
+            work(config, run, say, claimed=claimed)
         except Exception as error:
             write_error(run, error)
             _explain(error, run)
             codes.append(1)
         say(f"run directory: {run}")
 
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")(job)()
-    return max(codes, default=0)
-
-
-def synthesize_main() -> int:
-    """Entry point of ``synthesize.py``; returns the exit code."""
-    if not _ready("synthesize"):
-        return 2
-    codes: list[int] = []
-
-    def job(config: DictConfig) -> None:
-        run = resolve_path(HydraConfig.get().runtime.output_dir)
-        try:
-            run = synthesize(config, run, say)
-        except Exception as error:
-            write_error(run, error)
-            _explain(error, run)
-            codes.append(1)
-        else:
-            say(f"train on them: data=preferences data.scenes=records data.root={run}")
-
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="synthesize")(job)()
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
     return max(codes, default=0)
 
 

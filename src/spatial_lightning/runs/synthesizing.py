@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import time
 from collections import Counter
@@ -75,7 +76,13 @@ class _Made:
         }
 
 
-def synthesize(config: DictConfig, fresh: Path, say: Callable[[str], None]) -> Path:
+def synthesize(
+    config: DictConfig,
+    fresh: Path,
+    say: Callable[[str], None],
+    *,
+    claimed: Callable[[Path], None] = lambda run: None,
+) -> Path:
     """Write a folder of preference pairs that ``data=preferences data.scenes=records data.root=FOLDER`` trains on.
 
     Every question of the configured pairs is answered several times by the policy, the geometric judge scores each
@@ -84,6 +91,7 @@ def synthesize(config: DictConfig, fresh: Path, say: Callable[[str], None]) -> P
 
     Args:
         fresh: directory of new pairs; left out where unfinished ones go on.
+        claimed: told the directory as soon as it is known, so that an error after that is written there.
 
     Returns:
         The folder.
@@ -102,6 +110,7 @@ def synthesize(config: DictConfig, fresh: Path, say: Callable[[str], None]) -> P
     drawn = [_numbered(pair, n) for split in asked.values() for pair in split for n in range(config.responses)]
     require_askable(drawn, evaluated)
     run = claim(config, fresh, _identity(config, files, evaluated), say)
+    claimed(run)
     try:
         write_config(run, config)
         (run / "error.txt").unlink(missing_ok=True)
@@ -123,6 +132,7 @@ def synthesize(config: DictConfig, fresh: Path, say: Callable[[str], None]) -> P
         facts = {"policy": str(policy), "git_sha": git_sha(), "wall_s": wall}
         write_summary(run, {**facts, **summary, "command": shlex.join(["python", *sys.argv])})
         say(_said(made["train"], wall))
+        say(f"train on them: data=preferences data.scenes=records data.root={run}")
     finally:
         leave()
     return run
@@ -215,7 +225,7 @@ def _write_pairs(
             scored = {text: scored_response(text, question, facts) for text in texts if text.strip()}
             right = {text: _is_right(text, question) for text in texts}
             rewards = {text: total(scored[text]) if text in scored else 0.0 for text in texts}
-            pair = best_against_worst(question.id, images, question, list(scored.values()))
+            pair = best_against_worst(question.id, _beside(path, images), question, list(scored.values()))
             made.questions += 1
             made.rewards += [rewards[text] for text in texts]
             made.right += [right[text] for text in texts]
@@ -251,9 +261,22 @@ def _rewards(response: Response | None) -> dict[str, Any]:
 def _copy_questions(files: CorpusFiles, run: Path) -> None:
     """The questions of the corpus, so that the folder is a whole one."""
     for name in ("train_questions", "val_questions"):
-        bad = BadRows()
-        write_records(run / f"{name}.jsonl", read_records(getattr(files, name), ImageQuestions, bad))
+        bad, path = BadRows(), run / f"{name}.jsonl"
+        records = read_records(getattr(files, name), ImageQuestions, bad)
+        write_records(path, (replace(record, images=_beside(path, record.images)) for record in records))
         bad.check()
+
+
+def _beside(path: Path, images: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Copies of pictures beside a file of records, so that the folder can be moved and the cache emptied."""
+    copies = tuple(path.parent / "images" / image.parent.name / image.name for image in images)
+    for image, copy in zip(images, copies, strict=True):
+        if not copy.is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            part = copy.with_name(copy.name + ".part")
+            shutil.copyfile(image, part)
+            part.replace(copy)
+    return copies
 
 
 def _said(made: _Made, wall: float) -> str:

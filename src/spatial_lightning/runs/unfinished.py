@@ -1,4 +1,4 @@
-"""Evaluations that were stopped: which directory goes on, and what it must have in common with what is asked for now."""
+"""Answers that were stopped: which directory goes on, and what it must have in common with what is asked for now."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def claim(config: DictConfig, fresh: Path, identity: dict[str, Any], say: Callab
     else:
         run = _unfinished(fresh.parent, identity) or fresh
         if run != fresh:
-            say(f"an unfinished evaluation of the same content was found; run=NEW_DIRECTORY starts anew: {run}")
+            say(f"unfinished work of the same content was found; run=NEW_DIRECTORY starts anew: {run}")
         elif not _lock(run):
             raise ConfigError(f"{run} is in use by another process: start again")
     leave_fresh(fresh, run)
