@@ -62,6 +62,9 @@ def test_every_yaml_of_every_group_composes(group: str) -> None:
         (["objective=fdpo", "objective.alphaa=0.1"], "did you mean objective.alpha"),
         (["backbone=tny"], "did you mean tiny"),
         (["backbone=null"], "there is no backbone 'null'"),
+        (["sweep=vit_freeze"], r"\+sweep=\.\.\., with a plus"),
+        (["experiment=fdpo_vit_unfrozen"], r"\+experiment=\.\.\., with a plus"),
+        (["+objective=dpo"], r"objective=\.\.\., without the plus"),
         (["sed=1"], "did you mean seed"),
         (["+sed=1"], "did you mean seed"),
         (["seed=x"], "seed"),
@@ -101,6 +104,7 @@ def test_a_mistyped_option_in_a_list_fails_before_any_job_runs() -> None:
         (["data=preferences"], "would imitate rejected responses: set data.module.chosen_only=true"),
         (["+experiment=dpo_vit_frozen", "data.module.chosen_only=true"], "chosen_only=false"),
         (["towers.language.mode=half"], "allowed: full, frozen, lora"),
+        (["trainer.max_steps=abc"], "trainer.max_steps is 'abc'; it takes a number"),
         (["backbone.quantization=nf4"], "towers=qlora"),
         (["optimization.optimizer=muon", "trainer.strategy=fsdp"], "muon needs whole matrices"),
         (

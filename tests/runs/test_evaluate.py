@@ -279,6 +279,17 @@ def test_clevr_scenes_are_asked_about(place: Path, shared_data: Path, tmp_path: 
     assert all(path.is_file() and "val" in path.name for images, _ in opened.asked for path in images)
 
 
+def test_a_glob_has_the_hash_of_its_files(place: Path, vsr: Path, tmp_path: Path) -> None:
+    def digest(path: Path) -> str:
+        config = _vsr(place, path, f"benchmark.reader.images={tmp_path}")
+        return build(config.benchmark).open(tmp_path / "cache", max_bad_fraction=0.0, say=_quiet).version["digest"]
+
+    one = digest(vsr)
+    assert digest(vsr.with_name("d*.jsonl")) == one
+    (tmp_path / "dev2.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    assert digest(vsr.with_name("d*.jsonl")) != one == digest(vsr)
+
+
 def test_a_published_file_is_checked_and_missing_pictures_can_be_drawn(place: Path, vsr: Path, tmp_path: Path) -> None:
     (tmp_path / "b.png").unlink()
     with pytest.raises(RecordError, match=r"2 of 4 rows cannot be used, max_bad_fraction allows 0:\n  .*dev.jsonl:3"):
@@ -392,13 +403,13 @@ def test_bad_stored_answers_are_counted_listed_and_refused(place: Path, vsr: Pat
         '{"id": "dev/9", "answer": "true"}',
         '{"id": "dev/0", "answer": "false"}',
     ]
-    path.write_text("\n".join([*lines, '{"id": "dev/1", "answer": 3}', "not json", '{"answer": "true"}']) + "\n")
+    path.write_text("\n".join([*lines, '{"id": "dev/1", "answer": [3]}', "not json", '{"answer": "true"}']) + "\n")
     with pytest.raises(RecordError) as refused:
         evaluate_benchmark(_vsr(place, vsr, f"predictions={path}"), tmp_path / "run", _quiet)
     for text in (
         f"{path}:2: id 'dev/9' is no question of the benchmark, whose ids look like 'dev/0'",
         f"{path}:3: id 'dev/0' occurs twice",
-        f"{path}:4: id 'dev/1' has an answer that is no text (3)",
+        f"{path}:4: id 'dev/1' has an answer that is no text ([3])",
         f"{path}:5",
         f"{path}:6: has no id",
         "raise max_bad_fraction",

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Opened:
         asked: images and questions, in the order of the file.
         scored: the questions with the kinds under which results are reported, in the same order.
         bad: rows that were left out.
-        version: what was read: ``rows``, ``digest`` (blake2b of the file, 16 bytes, in hex; None for several files or none),
+        version: what was read: ``rows``, ``digest`` (blake2b of the file or files, 16 bytes, in hex; None for none here),
             ``content`` (the same of the questions), ``path``, ``placeholders`` (how many pictures were drawn) and
             ``warnings`` in words.
         beyond: ids of the questions that a limit left out.
@@ -128,7 +129,7 @@ class Benchmark:
         else:
             rows, drawn = self._read(self.reader, cache, asked, bad, say, placeholders)
             path = located(self.reader).path
-            digest = _digest(Path(path))
+            digest = _digest(path)
         bad.check()
         if not asked:
             raise RecordError(f"benchmark {self.name} has no usable question: {path}")
@@ -206,12 +207,14 @@ def _content(asked: Sequence[Asked]) -> str:
     return digest.hexdigest()
 
 
-def _digest(path: Path) -> str | None:
-    """Content hash of a file; None where there are several, or none here."""
-    if not path.is_file():
-        return None
+def _digest(path: str) -> str | None:
+    """Content hash of a file, or of the files of a glob or folder one behind the other; None where there are none here."""
+    place = Path(path)
+    found = [place] if place.is_file() else place.iterdir() if place.is_dir() else map(Path, glob(path, recursive=True))
+    files = sorted(file for file in found if file.is_file())
     digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    for file in files:
+        with file.open("rb") as opened:
+            while block := opened.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest() if files else None

@@ -12,6 +12,7 @@ from spatial_lightning.runs.build import build
 from spatial_lightning.runs.config import ConfigError
 from spatial_lightning.runs.mixed import corpora_of
 
+_NUMBERS = ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")
 _SHARDED = ("fsdp", "modelparallel", "deepspeed")
 
 
@@ -21,6 +22,10 @@ def require_fitting(config: DictConfig) -> None:
     Raises:
         ConfigError: what does not go together and what to change.
     """
+    for name in _NUMBERS:
+        value = config.trainer.get(name)
+        if value is not None and not isinstance(value, int | float):
+            raise ConfigError(f"trainer.{name} is {value!r}; it takes a number")
     _require_traces(config)
     _require_sides(config)
     try:

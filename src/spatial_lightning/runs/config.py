@@ -217,6 +217,13 @@ def explain(error: Exception, overrides: Sequence[str], config_name: str = "trai
         if (CONF / group).is_dir() and not _options(group) & {value}:
             return _unknown(f"{group} {value!r}", value, _options(group))
     message = str(error).split("\n")[0]
+    absent = re.search(r"Could not override '([^'@]+)", str(error))
+    if absent and (CONF / absent[1]).is_dir():
+        return f"{absent[1]} is not there yet, it has to be added: +{absent[1]}=..., with a plus"
+    if twice := re.search(r"Multiple values for ([\w/]+)", str(error)):
+        return f"{twice[1]} is there already: {twice[1]}=..., without the plus"
+    if re.search(r"no viable alternative|mismatched input|extraneous input|token recognition error", message):
+        return f"{message}: put a value with spaces, brackets or braces in quotes of its own, 'key=\"VALUE\"'"
     cause = error if isinstance(error, ValidationError) else error.__cause__
     if isinstance(cause, ValidationError):
         wanted = re.search(r"(?:could not be converted to|is not a valid) (\w+)", str(cause))

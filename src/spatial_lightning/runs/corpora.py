@@ -89,7 +89,7 @@ class Corpus:
             )
         if self.scenes != "procedural" and self.root is None:
             raise ConfigError(f"data.scenes={self.scenes} needs data.root, the folder it lies in")
-        if self.scenes == "procedural" and not (self.train_images and self.val_images):
+        if self.scenes == "procedural" and min(self.train_images or 0, self.val_images or 0) < 1:
             raise ConfigError("procedural scenes need data.train_images and data.val_images of at least 1")
         if self.kind == "traces" and self.val_kinds is not None:
             raise ConfigError(

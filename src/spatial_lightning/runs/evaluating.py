@@ -196,18 +196,18 @@ def _stored(
     """Answers from a file; a question that has none there has an empty one."""
     path = resolve_path(config.predictions)
     ids = [question.id for _, question in opened.asked]
-    found, bad = read_predictions(path, ids, config.max_bad_fraction, opened.beyond)
+    found, bad, said_of_file = read_predictions(path, ids, config.max_bad_fraction, opened.beyond)
     run = resolve_path(config.run) if config.run else fresh
     if any((run / name).exists() for name in ("summary.json", PREDICTIONS)):
-        raise ConfigError(f"run={run} holds another evaluation: give a new directory, or leave run out")
+        raise ConfigError(f"run={run} holds an evaluation already: give a new directory, or leave run out")
     write_config(run, config)
     claimed(run)
     leave_fresh(fresh, run)
     journal = Journal(run / PREDICTIONS)
     journal.append([identity for identity in ids if identity in found], [found[i] for i in ids if i in found])
-    notes = [f"answers are from {path}", *(f"{kind}: {count}" for kind, count in bad.reasons.items())]
-    for place in bad.places[:20]:
-        say(f"warning: {place}")
+    notes = [f"answers are from {path}", *said_of_file, *(f"{kind}: {count}" for kind, count in bad.reasons.items())]
+    for warning in (*said_of_file, *bad.places[:20]):
+        say(f"warning: {warning}")
     unknown = dict.fromkeys(("backbone", "checkpoint", "pixel_limits", "engine", "system", "max_new_tokens"))
     facts = {**unknown, "experiment": path.stem, "seed": config.seed, "predictions": str(path)}
     answers = [found.get(identity, "") for identity in ids]

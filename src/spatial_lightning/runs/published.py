@@ -106,7 +106,15 @@ def open_published(corpus: Published, cache: Path, *, say: Callable[[str], None]
 
 
 def located(reader: CorpusReader[Any]) -> CorpusReader[Any]:
-    """The reader with its paths found from the project root."""
+    """The reader with its paths found from the project root.
+
+    Raises:
+        ConfigError: a path that is no text.
+    """
+    if not isinstance(reader.path, str):
+        raise ConfigError(
+            f"reader.path is {reader.path}; it is one path: for several files give a glob, e.g. 'rows/*.jsonl'"
+        )
     path = reader.path if reader.path.startswith(_HUB) else str(resolve_path(reader.path))
     images = None if reader.images is None else str(resolve_path(reader.images))
     return replace(reader, path=path, images=images)

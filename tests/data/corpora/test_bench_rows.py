@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,18 @@ def test_a_table_of_several_pictures_and_of_names(tmp_path: Path) -> None:
     record = convert(ChoiceTable(path=path), at.row, tmp_path)
     assert record.images == (tmp_path / "1.png", tmp_path / "2.png")
     assert (record.id, record.questions[0].kind, record.questions[0].answer) == ("7", "views", "left")
+
+
+@pytest.mark.parametrize("form", ["object", "one line", "array", "lines"])
+def test_omni3d_rows_are_found_in_every_form_of_the_file(tmp_path: Path, form: str) -> None:
+    rows = [omni3d_row(question=f"How many? {n}", image="a.png") for n in range(3)]
+    document = {
+        "object": json.dumps({"questions": rows}, indent=1),
+        "one line": json.dumps({"questions": rows}),
+        "array": json.dumps(rows),
+        "lines": "".join(json.dumps(row) + "\n" for row in rows),
+    }
+    path = tmp_path / ("rows.jsonl" if form == "lines" else "annotations.json")
+    path.write_text(document[form])
+    found = [at.row for at in Omni3DBench(path=str(path)).rows().scan()]
+    assert [row and row["question"] for row in found] == ["How many? 0", "How many? 1", "How many? 2"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 from spatial_lightning.data.corpora.fields import choose, first_filled, plain_field, text_field
@@ -29,8 +30,8 @@ class Omni3DBench(CorpusReader[ImageQuestions]):
     record_type: ClassVar[type] = ImageQuestions
 
     def rows(self) -> Rows:
-        """See :meth:`CorpusReader.rows`."""
-        return open_rows(self.path, split=self.split, container="questions")
+        """See :meth:`CorpusReader.rows`; ``annotations.json`` is one object, a list or lines of rows are read as well."""
+        return open_rows(self.path, split=self.split, container="questions" if _is_object(Path(self.path)) else None)
 
     def records(self, row: Mapping[str, Any], identity: str, pictures: Pictures) -> Iterator[ImageQuestions]:
         """See :meth:`CorpusReader.records`."""
@@ -53,3 +54,10 @@ class Omni3DBench(CorpusReader[ImageQuestions]):
             tags={"answer_type": form},
         )
         yield ImageQuestions(identity, (pictures(first_filled(row, "image", "image_filename")),), (asked,))
+
+
+def _is_object(path: Path) -> bool:
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
