@@ -134,6 +134,25 @@ def test_a_thought_before_the_answer_is_no_answer():
     assert not QSpatial(tagged=True).score(length(9.0), f"<think>{thought}</think>9 meters").parsed
 
 
+@pytest.mark.parametrize(
+    ("text", "correct", "parsed"),
+    [
+        ("red", True, True),
+        ("The red.", True, True),
+        ("The final answer is red", True, True),
+        ("blue", False, True),
+        ("dark metallic blue", False, True),
+        ("It is red", False, False),
+        ("I cannot tell.", False, False),
+        ("a very small shiny dark blue", False, False),
+        ("", False, False),
+    ],
+)
+def test_a_sentence_where_a_word_is_asked_for_is_a_format_failure(text, correct, parsed):
+    score = Exact().score(Question("q", "What color?", "red", "human"), text)
+    assert (score.correct, score.parsed) == (correct, parsed)
+
+
 @given(st.sampled_from(["left", "(B)", "1.9 m", "3 o'clock", "x", ""]))
 def test_the_general_protocol_is_what_training_runs_use(text):
     for question in (

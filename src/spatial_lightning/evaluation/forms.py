@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +28,7 @@ from spatial_lightning.evaluation.scoring import (
     score_length,
     score_words,
     true_option,
+    unreadable,
 )
 from spatial_lightning.records import Question
 
@@ -160,8 +162,9 @@ class Bands(Protocol):
 class Exact(Protocol):
     """The true answer word for word, but for case, articles and punctuation, as CLEVR-Humans and GQA are scored.
 
-    Only what follows ``the final answer is`` counts where that is written; options are not looked at. Figures: ``accuracy``
-    and ``macro_accuracy``.
+    Only what follows ``the final answer is`` counts where that is written; options are not looked at. A word or a phrase is
+    asked for: a reply that does not match and is a sentence, or has more than four words, is a format failure. Figures:
+    ``accuracy`` and ``macro_accuracy``.
     """
 
     def figures(self, questions: Sequence[Question], scores: Sequence[Score]) -> dict[str, float]:
@@ -169,9 +172,13 @@ class Exact(Protocol):
         return _plain_figures(pairs(questions, scores))
 
     def _score(self, question: Question, text: str) -> Score:
-        return score_words(question.answer, text)
+        score = score_words(question.answer, text)
+        is_phrase = len(score.said.split()) <= _PHRASE and not _SENTENCE.search(score.said)
+        return score if score.correct or is_phrase else unreadable()
 
 
+_PHRASE = 4
+_SENTENCE = re.compile(r"\b(?:i|is|are|was|were|it|there|has|have|cannot|can)\b")
 _TRUE_FALSE = ("true", "false")
 
 
