@@ -145,6 +145,10 @@ def test_of_repeated_runs_the_newest_counts_and_the_difference_is_said(tmp_path:
     ("error", "said"),
     [
         ("ConfigError: no such thing\nand more\n", "failed: ConfigError: no such thing"),
+        (
+            "ConfigError: these keys are wrong:\n  lr: too large\n  beta: missing\n",
+            "failed: ConfigError: these keys are wrong: lr: too large beta: missing",
+        ),
         (None, "still runs or was killed"),
         ("", "failed, and error.txt is empty"),
     ],
@@ -336,7 +340,7 @@ def test_the_front_holds_exactly_what_nothing_beats(points: list[tuple[float, fl
         ({"runs": "PLACE/nowhere"}, "nowhere is no directory"),
         ({"runs": "PLACE/no*where"}, "matches no directory"),
         ({"runs": "PLACE/pictures"}, "holds no run directory"),
-        ({"baseline": "sfd"}, "baseline=sfd is no group or experiment of these runs; did you mean sft"),
+        ({"baseline": "sfd"}, "baseline=sfd is no group, experiment or directory of these runs; did you mean sft"),
         ({"to": "PLACE/pictures"}, "something else is there"),
         ({"samples": 0}, "samples is 0; allowed: 1 or more"),
         ({"level": 1.0}, "level is 1.0"),

@@ -14,6 +14,7 @@ __all__ = [
     "KindSummary",
     "Score",
     "Summary",
+    "figure_text",
     "figures_table",
     "majority_answers",
     "majority_baseline",
@@ -69,11 +70,12 @@ def figures_table(columns: Mapping[str, Summary]) -> str:
     values["unreadable"] = [summary.overall.unparsed_share for summary in columns.values()]
     values["right among readable"] = [summary.overall.readable_accuracy for summary in columns.values()]
     return _markdown(
-        [["figure", *columns], *([name, *(_figure(name, value) for value in own)] for name, own in values.items())]
+        [["figure", *columns], *([name, *(figure_text(name, value) for value in own)] for name, own in values.items())]
     )
 
 
-def _figure(name: str, value: float) -> str:
+def figure_text(name: str, value: float) -> str:
+    """A protocol's figure as tables show it: in per cent, but ``..._abs_rel`` as it is; a dash for what is not a number."""
     if math.isnan(value):
         return "-"
     return f"{value:.3f}" if name.endswith("_abs_rel") else f"{100 * value:.1f}"

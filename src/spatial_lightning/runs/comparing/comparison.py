@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from spatial_lightning.runs.comparing import tables
-from spatial_lightning.runs.comparing.conclusions import apart, conclude, left_out
+from spatial_lightning.runs.comparing.conclusions import apart, conclude, left_out, stated_warnings
 from spatial_lightning.runs.comparing.figures import draw_comparison
 from spatial_lightning.runs.comparing.grouping import Group, Section, make_sections, pick_baseline, without_repeats
 from spatial_lightning.runs.comparing.outcomes import Outcome, Sureness, outcomes
@@ -35,7 +35,7 @@ class Comparing:
         runs: run directories, folders of them or patterns; one, or a list.
         to: directory to write to; null makes ``OUTPUTS/compare/NAME_TIME``.
         name: of the comparison; null takes that of the experiment or sweep.
-        baseline: group or experiment that others are compared to; null takes the first by name.
+        baseline: group, experiment or directory of a run that others are compared to; null takes the first by name.
         level: confidence of the intervals, in (0, 1).
         resamples: bootstrap draws.
         seed: of the bootstrap.
@@ -84,7 +84,7 @@ def compare_runs(settings: Comparing, say: Callable[[str], None]) -> Path:
     paths = find_runs(settings.runs)
     runs, unused = _read(paths)
     sections = make_sections(runs)
-    baselines = _baselines(sections, settings.baseline)
+    baselines = _baselines(sections, settings.baseline, unused)
     to = _place(settings, paths)
     found = [outcomes(section, baseline, sureness) for section, (baseline, _) in zip(sections, baselines, strict=True)]
     parts = []
@@ -92,9 +92,10 @@ def compare_runs(settings: Comparing, say: Callable[[str], None]) -> Path:
         folder = to / "plots" if len(sections) == 1 else to / "plots" / str(index + 1)
         said = conclude(section, own, baseline, why, sureness)
         plots = draw_comparison(section, own, folder, sureness)
-        parts.append(Part(section, said, tables.group_rows(section, own), tables.differing(section), plots))
+        rows, figures = tables.group_rows(section, own), tables.figure_rows(own)
+        parts.append(Part(section, said, rows, tables.differing(section), plots, figures))
     title = f"Comparison: {to.name if settings.name is None else settings.name}"
-    notes = [*apart(sections), *(f"Left out: {line}." for line in left_out(unused))]
+    notes = [*apart(sections), *stated_warnings(sections), *(f"Left out: {line}." for line in left_out(unused))]
     shown = write_page(to / "report.html", parts, title=title, notes=notes, samples=settings.samples)
     tables.write_groups(to / "groups.csv", list(zip(sections, found, strict=True)))
     tables.write_runs(to / "runs.csv", sections)
@@ -117,14 +118,16 @@ def _read(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
     return runs, [*unused, *repeats]
 
 
-def _baselines(sections: Sequence[Section], wanted: str | None) -> list[tuple[Group, str]]:
+def _baselines(sections: Sequence[Section], wanted: str | None, unused: Sequence[LeftOut]) -> list[tuple[Group, str]]:
     """The group to compare to in each section, and how it was chosen in words."""
     picked = [pick_baseline(section, wanted) for section in sections]
     if wanted is not None and not any(picked):
+        if out := [run for run in unused if run.path == resolve_path(wanted).resolve()]:
+            raise ConfigError(f"baseline={wanted} cannot be compared: {out[0].reason}")
         names = sorted({n for s in sections for g in s.groups for n in (g.name, *(run.name for run in g.runs))})
         close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5) or names[:10]
         raise ConfigError(
-            f"baseline={wanted} is no group or experiment of these runs; did you mean {', '.join(close)}?"
+            f"baseline={wanted} is no group, experiment or directory of these runs; did you mean {', '.join(close)}?"
         )
     chosen = []
     for section, group in zip(sections, picked, strict=True):
@@ -162,6 +165,8 @@ def _markdown(title: str, notes: Sequence[str], parts: Sequence[Part], shown: in
     for part in parts:
         blocks += [f"## {tables.cell(part.section.name)}", " ".join(map(tables.cell, part.said))]
         blocks.append(tables.markdown(part.rows).strip())
+        if part.figures:
+            blocks += [f"### {tables.FIGURES}", tables.markdown(part.figures).strip(), tables.ABOUT_FIGURES]
         if part.section.warnings:
             blocks += ["### To keep in mind", _bullets(part.section.warnings)]
         if part.differing:
@@ -173,7 +178,10 @@ def _markdown(title: str, notes: Sequence[str], parts: Sequence[Part], shown: in
 def _printed(notes: Sequence[str], parts: Sequence[Part]) -> str:
     lines = [*notes]
     for part in parts:
-        lines += [f"\n{part.section.name}", tables.markdown(part.rows), *part.said]
+        lines += [f"\n{part.section.name}", tables.markdown(part.rows)]
+        if part.figures:
+            lines += [f"{tables.FIGURES}:", tables.markdown(part.figures), f"{tables.ABOUT_FIGURES}\n"]
+        lines += part.said
         lines += [f"note: {warning}" for warning in part.section.warnings]
     return "\n".join(lines)
 

@@ -9,10 +9,12 @@ from spatial_lightning.evaluation.seeds import FEWEST
 from spatial_lightning.evaluation.statistics import p_text
 from spatial_lightning.runs.comparing.grouping import Group, Section, shared_questions
 from spatial_lightning.runs.comparing.outcomes import Outcome, Sureness
-from spatial_lightning.runs.comparing.reading import LeftOut
+from spatial_lightning.runs.comparing.reading import LeftOut, by_text
 
 POWER = 0.8
 """A true difference is called seen where it is found so often."""
+APART = 0.05
+"""Shares of unreadable answers that differ by more are said."""
 
 
 def conclude(section: Section, found: Sequence[Outcome], baseline: Group, chosen: str, sureness: Sureness) -> list[str]:
@@ -31,9 +33,15 @@ def conclude(section: Section, found: Sequence[Outcome], baseline: Group, chosen
             f"{_count(runs, 'run')} in {len(section.groups)} groups answered the same {what}. "
             f"Differences are to {baseline.name}, {chosen}."
         ]
-    said += [_difference(outcome, baseline, sureness) for outcome in found if outcome.difference is not None]
+    before = next(outcome.unreadable for outcome in found if outcome.group is baseline)
+    said += [
+        _difference(outcome, baseline, sureness) + _format_failures(outcome, baseline, before)
+        for outcome in found
+        if outcome.difference is not None
+    ]
     said += _beside_majority(found)
     said += _about_seeds(section, len(found) - 1)
+    said += _about_tests(section, found)
     return said
 
 
@@ -84,6 +92,17 @@ def _difference(outcome: Outcome, baseline: Group, sureness: Sureness) -> str:
     )
 
 
+def _format_failures(outcome: Outcome, baseline: Group, before: float | None) -> str:
+    """A sentence where a group's share of unreadable answers is far from the baseline's, since that may be the difference."""
+    own = outcome.unreadable
+    if own is None or before is None or abs(own - before) <= APART:
+        return ""
+    return (
+        f" Of its answers {100 * own:.1f} % could not be read, of those of {baseline.name} {100 * before:.1f} %; format "
+        "failures are counted as wrong."
+    )
+
+
 def _beside_majority(found: Sequence[Outcome]) -> Iterator[str]:
     blind = [own for own in found if own.majority is not None]
     below = [own.group.name for own in blind if own.majority is not None and own.interval[0] <= own.majority]
@@ -104,6 +123,38 @@ def _about_seeds(section: Section, tests: int) -> Iterator[str]:
         )
     if tests > 1:
         yield f"P-values are corrected for {tests} comparisons (Holm)."
+
+
+def _about_tests(section: Section, found: Sequence[Outcome]) -> Iterator[str]:
+    """Which tests the p-values are of."""
+    compared = [outcome.difference.compared for outcome in found if outcome.difference is not None]
+    if not compared:
+        return
+    flips = "an exact sign-flip test over pictures (McNemar's test with the questions of a picture, and all seeds, together)"
+    over_seeds = [own for own in compared if own.judges_seeds]
+    if over_seeds:
+        kinds = [("paired", True), ("Welch's", False)]
+        which = " or ".join(name for name, paired in kinds if any(own.paired is paired for own in over_seeds))
+        yield (
+            f"P-values with {FEWEST} seeds or more a side are the larger of two: of a {which} t-test over seeds, and of {flips}."
+        )
+    if len(over_seeds) < len(compared):
+        single = len(set(section.units)) == len(section.questions) and all(len(o.group.runs) == 1 for o in found)
+        few = "McNemar's exact test over the questions" if single else flips
+        yield f"P-values with fewer than {FEWEST} seeds a side are of {few}."
+
+
+def stated_warnings(sections: Sequence[Section]) -> list[str]:
+    """What runs themselves warn of: their benchmark's file, and answers or rows that were not used; each text once."""
+    said = []
+    for run in (run for section in sections for group in section.groups for run in group.runs):
+        version, unused = run.summary.get("benchmark_version") or {}, run.summary.get("unused") or {}
+        warnings = version.get("warnings") or []
+        texts = [str(text) for text in (warnings if isinstance(warnings, list) else [warnings])]
+        texts += [f"{name}: {count}" for name, count in version.items() if name.startswith("left out: ")]
+        texts += [f"not used: {name}: {count}" for name, count in unused.items() if count]
+        said += [(run.path, text) for text in texts]
+    return list(by_text(said))
 
 
 def _count(number: int, noun: str) -> str:

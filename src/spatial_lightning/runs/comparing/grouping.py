@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_lightning.runs.comparing.reading import LeftOut, Run
-from spatial_lightning.runs.config import ConfigError
+from spatial_lightning.runs.comparing.naming import OFF, group_names, plain, setting_columns, shown_value
+from spatial_lightning.runs.comparing.reading import LeftOut, Run, by_text
+from spatial_lightning.runs.config import ConfigError, resolve_path
 from spatial_lightning.runs.samples import Sample
 
 MOST_COLUMNS = 6
@@ -120,7 +121,7 @@ def shared_questions(first: Section, second: Section) -> int:
 
 
 def pick_baseline(section: Section, wanted: str | None) -> Group | None:
-    """The group that others are compared to: the one named (by group or experiment), else the first by name.
+    """The group that others are compared to: the one named (by group, experiment or a run's directory), else the first by name.
 
     Groups that were not trained come before those that were. None where the named one is not in the section.
 
@@ -131,6 +132,9 @@ def pick_baseline(section: Section, wanted: str | None) -> Group | None:
         return min(section.groups, key=lambda group: (_was_trained(group), group.name))
     exact = [group for group in section.groups if group.name == wanted]
     named = exact or [group for group in section.groups if any(run.name == wanted for run in group.runs)]
+    if not named:
+        place = resolve_path(wanted).resolve()
+        named = [group for group in section.groups if any(run.path.resolve() == place for run in group.runs)]
     if len(named) > 1:
         raise ConfigError(
             f"baseline={wanted} stands for several groups: choose one of {_listed(g.name for g in named)}"
@@ -166,14 +170,15 @@ def _section(name: str, runs: Sequence[Run]) -> Section:
     same: dict[Hashable, list[Run]] = defaultdict(list)
     for run in runs:
         # A setting that one configuration lacks counts as switched off, so that older runs stay with newer ones.
-        content = sorted((key, _plain(value)) for key, value in settings[run.path].items() if value not in _OFF)
+        content = sorted((key, plain(value)) for key, value in settings[run.path].items() if value not in OFF)
         same[(run.name, tuple(content))].append(run)
     members = list(same.values())
-    columns = _columns([settings[own[0].path] for own in members])
+    columns = setting_columns([settings[own[0].path] for own in members])
     values = [
-        {column: _shown(settings[own[0].path].get(keys[0])) for column, keys in columns.items()} for own in members
+        {column: shown_value(settings[own[0].path].get(keys[0])) for column, keys in columns.items()} for own in members
     ]
-    labels = _labels([own[0].name for own in members], values)
+    classes = {column for column, keys in columns.items() if keys[0].endswith("_target_")}
+    labels = group_names([own[0].name for own in members], values, classes)
     groups = [
         Group(label, tuple(own), value, np.array([[run.right(key) for key in questions] for run in own]))
         for label, own, value in zip(labels, members, values, strict=True)
@@ -182,59 +187,12 @@ def _section(name: str, runs: Sequence[Run]) -> Section:
     return Section(name, questions, tuple(groups), columns, tuple(_warnings(runs, groups, len(asked) - len(questions))))
 
 
-_OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
-
-
 def _without_following_seeds(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
     """Settings, with those seeds that do not simply repeat the run's own seed in every run."""
     return {
         **run.settings,
         **{k: v for k, v in run.seeds.items() if any(other.seeds.get(k, other.seed) != other.seed for other in runs)},
     }
-
-
-def _columns(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """Settings that differ, by short name; those that differ in the same way are one column, named after the plainest."""
-    keys = sorted({key for own in settings for key in own} - {"name", "trained.name"})
-    patterns: dict[tuple[int, ...], list[str]] = defaultdict(list)
-    for key in keys:
-        shown = [_plain(None if own.get(key) in _OFF else own[key]) for own in settings]
-        if len(set(shown)) > 1:
-            patterns[tuple(map(shown.index, shown))].append(key)
-    merged = [
-        sorted(own, key=lambda key: (not key.endswith("_target_"), key.count("."), key)) for own in patterns.values()
-    ]
-    merged.sort(key=lambda own: (own[0].count("."), own[0]))
-    heads = [own[0] for own in merged]
-    return {_short(own[0], heads): tuple(own) for own in merged}
-
-
-def _short(key: str, others: Sequence[str]) -> str:
-    """The shortest end of a dotted key that no other key shares."""
-    parts = key.removesuffix("._target_").split(".")
-    rest = [other.removesuffix("._target_") for other in others if other != key]
-    for start in range(len(parts) - 1, 0, -1):
-        name = ".".join(parts[start:])
-        if parts[start] not in _VAGUE and not any(f".{other}".endswith(f".{name}") for other in rest):
-            return name
-    return ".".join(parts)
-
-
-_VAGUE = {"mode", "kind", "path", "value", "name", "rank", "size"}
-
-
-def _labels(names: Sequence[str], values: Sequence[Mapping[str, str]]) -> list[str]:
-    """Experiment names where they tell everything, else with the settings that tell the groups of one name apart."""
-    labels = []
-    for name, own in zip(names, values, strict=True):
-        alike = [other for other_name, other in zip(names, values, strict=True) if other_name == name]
-        telling = [column for column in own if len({other[column] for other in alike}) > 1]
-        labels.append(f"{name} ({', '.join(f'{column}={own[column]}' for column in telling)})" if telling else name)
-    # Lists or texts that look alike when shortened still have to be told apart.
-    return [
-        f"{label} #{labels[:index].count(label) + 1}" if labels.count(label) > 1 else label
-        for index, label in enumerate(labels)
-    ]
 
 
 def _warnings(runs: Sequence[Run], groups: Sequence[Group], unshared: int) -> Iterable[str]:
@@ -266,24 +224,12 @@ def _warnings(runs: Sequence[Run], groups: Sequence[Group], unshared: int) -> It
         yield f"Not all groups have the same seeds ({_listed(f'{group.name}: {_numbers(group.seeds)}' for group in groups)})."
     if any(run.summary.get("placeholders") for run in runs):
         yield "Pictures were placeholders: the figures say nothing about vision."
-    for run in runs:
-        for problem in run.problems:
-            yield f"{run.path}: {problem}."
+    yield from by_text((run.path, problem) for run in runs for problem in run.problems)
 
 
 def _was_trained(group: Group) -> bool:
     summary = group.runs[0].summary
     return not ("checkpoint" in summary and summary["checkpoint"] is None)
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
-
-
-def _shown(value: Any) -> str:
-    text = "-" if value is None else value if isinstance(value, str) else _plain(value)
-    text = text.rpartition(".")[2] if text.startswith("spatial_lightning.") else text
-    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _numbers(values: Iterable[int]) -> str:

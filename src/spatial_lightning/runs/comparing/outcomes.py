@@ -56,21 +56,26 @@ class Outcome:
 
     Attributes:
         accuracy, interval: mean over runs, and its interval, in [0, 1].
+        unreadable: share of answers in which none of the asked kind was found, mean over runs, in [0, 1]; they count as
+            wrong. None where it was not saved.
         majority, warm_start: accuracies of the best answer that ignores the picture and of the state before training, means
             over runs; None where they are not known.
         difference: to the baseline group; None for that group itself.
         wall_s, tokens_per_s: means over runs; ``memory_gb``: the largest peak. None where they were not measured.
+        figures: the benchmark's own, means over runs, the headline first; those that every run of the group states.
     """
 
     group: Group
     accuracy: float
     interval: Interval
+    unreadable: float | None
     majority: float | None
     warm_start: float | None
     difference: Difference | None
     wall_s: float | None
     tokens_per_s: float | None
     memory_gb: float | None
+    figures: Mapping[str, float]
 
 
 def outcomes(section: Section, baseline: Group, sureness: Sureness) -> list[Outcome]:
@@ -87,12 +92,14 @@ def outcomes(section: Section, baseline: Group, sureness: Sureness) -> list[Outc
             group=group,
             accuracy=group.accuracy,
             interval=interval(group, section, sureness),
+            unreadable=_unreadable(group, section),
             majority=_blind(group),
             warm_start=_mean(group, "baseline", "warm_start", "accuracy"),
             difference=differences.get(group.name),
             wall_s=_mean(group, "wall_s"),
             tokens_per_s=_mean(group, "throughput", "tokens_per_s"),
             memory_gb=max(_figures(group, "throughput", "peak_memory_gb"), default=None),
+            figures=_benchmark_figures(group),
         )
         for group in section.groups
     ]
@@ -151,6 +158,21 @@ def _figures(group: Group, *path: str) -> list[float]:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             found.append(float(value))
     return found
+
+
+def _benchmark_figures(group: Group) -> dict[str, float]:
+    names = dict.fromkeys(name for run in group.runs for name in run.summary.get("figures") or {})
+    found = {name: _figures(group, "figures", name) for name in names}
+    return {name: sum(own) / len(own) for name, own in found.items() if len(own) == len(group.runs)}
+
+
+def _unreadable(group: Group, section: Section) -> float | None:
+    by_seed: dict[int, list[bool]] = {}
+    for run in group.runs:
+        rows = [run.answers[key] for key in section.questions]
+        by_seed.setdefault(run.seed, []).extend(not row.parsed[run.column] for row in rows if run.column in row.parsed)
+    shares = [sum(own) / len(own) for own in by_seed.values() if own]
+    return sum(shares) / len(shares) if shares else None
 
 
 def _blind(group: Group) -> float | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from spatial_lightning.runs.comparing.grouping import Group, Section
 from spatial_lightning.runs.comparing.layout import PAGE
-from spatial_lightning.runs.comparing.tables import Row, writable
+from spatial_lightning.runs.comparing.tables import ABOUT_FIGURES, FIGURES, Row, writable
 from spatial_lightning.runs.curves import Plot
 from spatial_lightning.runs.directory import write_text
 from spatial_lightning.runs.pages import CONTENT_POLICY, embedded
@@ -34,6 +34,7 @@ class Part:
         said: what can be concluded, in sentences.
         rows: the table of groups.
         differing: what tells the groups apart, in words.
+        figures: the table of the benchmark's own figures; empty where there are none.
     """
 
     section: Section
@@ -41,6 +42,7 @@ class Part:
     rows: Sequence[Row]
     differing: Sequence[str]
     plots: Sequence[Plot]
+    figures: Sequence[Row] = ()
 
 
 @dataclass(slots=True)
@@ -119,7 +121,10 @@ def _part(part: Part, articles: Sequence[str], prefix: str) -> str:
         if part.differing
         else ""
     )
-    figures = "\n".join(map(_figure, part.plots))
+    plots = "\n".join(map(_figure, part.plots))
+    figures = (
+        f'<h3>{FIGURES}</h3>{_table(part.figures)}<p class="soft">{escape(ABOUT_FIGURES)}</p>' if part.figures else ""
+    )
     total = len(section.questions)
     lead = f"{len(articles):,} of {total:,} questions, those on which the groups differ first."
     if len(articles) < total:
@@ -128,9 +133,10 @@ def _part(part: Part, articles: Sequence[str], prefix: str) -> str:
 <h2>{escape(section.name)}</h2>
 {_list(part.said, "said")}
 {_table(part.rows)}
+{figures}
 {differing}
 {warnings}
-<div class="plots">{figures}</div>
+<div class="plots">{plots}</div>
 <h3>Answers beside each other</h3>
 <p class="soft">{escape(lead)}
 <span class="keys">Keys: <kbd>/</kbd> search, <kbd>j</kbd> <kbd>k</kbd> next and previous question.</span></p>

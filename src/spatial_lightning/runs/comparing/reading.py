@@ -7,10 +7,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -23,9 +23,10 @@ from spatial_lightning.runs.samples import Sample, read_samples
 _HOW = ("run", "device", "batch_size", "share")
 NOT_CONTENT = ("outputs", "cache", "logger", "export", "resume", "inspect", "redo", "isolate", *_HOW)
 """Run-level keys that do not change what is learned or asked."""
-_NESTED = ("metrics", "baseline", "benchmark_version")
+_NESTED = ("metrics", "figures", "baseline", "benchmark_version", "unused")
 _MOST_PLACES = 5
 """Unreadable rows that are named."""
+_LONGEST_REASON = 500
 _PASSED_OVER = {CHECKPOINTS, "wandb", "plots", "compare", "doctor", "export"}
 
 
@@ -140,6 +141,8 @@ def read_run(path: Path) -> Run | LeftOut:
     if len(judged) < len(rows):
         problems.append(f"{len(rows) - len(judged)} of {len(rows)} answers were not judged and do not count")
     problems += _disagreement(summary, judged, column)
+    if not summary.get("benchmark") and not (path / "metrics.csv").is_file():
+        problems.append("metrics.csv is missing, so its curves are not drawn")
     try:
         curves = read_curves(path / "metrics.csv")
     except ValueError as error:
@@ -148,6 +151,10 @@ def read_run(path: Path) -> Run | LeftOut:
     trained = _trained(summary)
     # Where questions were read from does not matter among runs that answered the same ones.
     settings = {key: value for key, value in flatten(config).items() if not key.startswith("benchmark.reader.")}
+    seed = trained.get("seed", summary.get("seed", config.get("seed")))
+    if not _is_whole(seed):
+        given = "states no seed" if seed is None else f"has seed {seed!r}, which is no whole number"
+        problems.append(f"{given}, so seed 0 is assumed")
     if trained:
         settings.pop("checkpoint", None)
         settings |= {f"trained.{key}": value for key, value in flatten(trained).items()}
@@ -158,14 +165,24 @@ def read_run(path: Path) -> Run | LeftOut:
         summary=summary,
         settings={key: value for key, value in settings.items() if not _is_seed(key)},
         seeds={key: value for key, value in settings.items() if _is_seed(key)},
-        seed=_whole((trained or {}).get("seed", summary.get("seed", config.get("seed")))),
-        name=str((trained or {}).get("name") or summary.get("experiment") or config.get("name") or path.name),
+        seed=seed if _is_whole(seed) else 0,
+        name=str(trained.get("name") or summary.get("experiment") or config.get("name") or path.name),
         answers=dict(_keyed(judged)),
         column=column,
         curves=curves,
         missing=bad.bad + len(rows) - len(judged),
         problems=tuple(problems),
     )
+
+
+def by_text(said: Iterable[tuple[Path, str]]) -> Iterator[str]:
+    """Each distinct text once, after the run that it is about, and how many others it is about as well."""
+    paths: dict[str, list[Path]] = {}
+    for path, text in said:
+        paths.setdefault(text.strip().removesuffix("."), []).append(path)
+    for text, (first, *others) in paths.items():
+        more = f" and {len(others)} other run{'' if len(others) == 1 else 's'}" if others else ""
+        yield f"{first}{more}: {text}."
 
 
 def question_key(row: Sample) -> str:
@@ -208,13 +225,20 @@ def _why_unfinished(path: Path) -> str:
     # The error itself is the first line after the last traceback that is not indented.
     text = errors[0].read_text(encoding="utf-8", errors="replace").rpartition("Traceback (most recent call last):")[2]
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
-    return f"failed: {lines[0].strip()}" if lines else "failed, and error.txt is empty"
+    if not lines:
+        return "failed, and error.txt is empty"
+    said = lines[0].strip()
+    if said.endswith(":"):  # what is wrong follows in the next lines
+        said = " ".join(text[text.index(lines[0]) :].split())
+    return f"failed: {said if len(said) <= _LONGEST_REASON else f'{said[:_LONGEST_REASON]} …'}"
 
 
 def _disagreement(summary: Mapping[str, Any], rows: Sequence[Sample], column: str) -> list[str]:
     stated = (summary.get("metrics") or {}).get("accuracy")
+    if not isinstance(stated, int | float):
+        return ["summary.json states no accuracy, so the verdicts of samples.jsonl could not be checked against it"]
     counted = sum(row.correct[column] for row in rows) / len(rows)
-    if isinstance(stated, int | float) and abs(stated - counted) > 1e-6:
+    if abs(stated - counted) > 1e-6:
         return [
             f"summary.json states {100 * stated:.1f} % right, samples.jsonl holds {100 * counted:.1f} %, which counts"
         ]
@@ -254,8 +278,8 @@ def _is_seed(key: str) -> bool:
     return re.split(r"[._]", key)[-1] == "seed"
 
 
-def _whole(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spatial_lightning.evaluation.metrics import figure_text
 from spatial_lightning.runs.comparing.grouping import MOST_COLUMNS, Section
 from spatial_lightning.runs.comparing.outcomes import Outcome
 from spatial_lightning.runs.directory import write_text
 
 Row = dict[str, str]
+FIGURES = "Figures of the benchmark"
+ABOUT_FIGURES = (
+    "Means over runs as each run states them, the benchmark's headline first. No interval or test was made of them, so small "
+    "differences may be chance."
+)
 
 
 def group_rows(section: Section, found: Sequence[Outcome]) -> list[Row]:
@@ -21,6 +28,7 @@ def group_rows(section: Section, found: Sequence[Outcome]) -> list[Row]:
     for outcome in found:
         group, low_high = outcome.group, _range(outcome.interval)
         row = {"group": group.name, "accuracy %": f"{_percent(outcome.accuracy)} [{low_high}]"}
+        row["unreadable %"] = _percent(outcome.unreadable)
         if len(found) > 1:
             row["difference"], row["corrected p"] = _difference(outcome)
         row |= {"majority %": _percent(outcome.majority), "warm start %": _percent(outcome.warm_start)}
@@ -34,6 +42,19 @@ def group_rows(section: Section, found: Sequence[Outcome]) -> list[Row]:
     told = set() if len(names) == len(section.groups) else set(section.columns)
     said = [name for name in rows[0] if name not in told and any(row[name] for row in rows)]
     return [{name: row[name] for name in said} for row in rows]
+
+
+def figure_rows(found: Sequence[Outcome]) -> list[Row]:
+    """One row a group with the benchmark's own figures, the headline first; nothing where there are none beside accuracy."""
+    names = list(dict.fromkeys(name for outcome in found for name in outcome.figures))
+    if not set(names) - {"accuracy"}:
+        return []
+    shown = [{name: figure_text(name, own.figures.get(name, math.nan)) for name in names} for own in found]
+    heads = {name: name if name.endswith("_abs_rel") else f"{name} %" for name in names}
+    return [
+        {"group": own.group.name, **{heads[name]: text for name, text in row.items()}}
+        for own, row in zip(found, shown, strict=True)
+    ]
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
@@ -74,6 +95,7 @@ def write_groups(path: Path, sections: Sequence[tuple[Section, Sequence[Outcome]
                 "accuracy": own.accuracy,
                 "accuracy_low": own.interval[0],
                 "accuracy_high": own.interval[1],
+                "unreadable": own.unreadable,
                 "majority": own.majority,
                 "warm_start": own.warm_start,
                 "difference": difference and difference.difference,
@@ -85,6 +107,7 @@ def write_groups(path: Path, sections: Sequence[tuple[Section, Sequence[Outcome]
                 "tokens_per_s": own.tokens_per_s,
                 "peak_memory_gb": own.memory_gb,
             }
+            row |= {f"figures.{name}": value for name, value in own.figures.items()}
             row |= {keys[0]: own.group.values[column] for column, keys in section.columns.items()}
             rows.append(row)
     _write(path, rows)
