@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from spatial_lightning.evaluation import statements
 from spatial_lightning.evaluation.contrasts import after_denial, asserted, rejected
-from spatial_lightning.evaluation.text import SMALL_NUMBERS, conclusions, final_answer, plain
+from spatial_lightning.evaluation.option_names import (
+    NO,
+    YES,
+    bare,
+    index_of_names,
+    is_closed,
+    listing,
+    spelled,
+    telling_words,
+)
+from spatial_lightning.evaluation.quantities import parse_quantity
+from spatial_lightning.evaluation.text import SMALL_NUMBERS, clip, conclusions, final_answer, plain
+from spatial_lightning.evaluation.wrappings import boxed_as_answer, unwrapped
 
-_YES = ("yes", "true", "correct", "indeed", "はい", "是")
-_NO = ("no", "false", "incorrect", "not true", "not correct", "いいえ", "否", "不是")
-_SYNONYMS = {
-    "yes": _YES,
-    "true": _YES,
-    "no": _NO,
-    "false": _NO,
-    "left": ("left", "左"),
-    "right": ("right", "右"),
-}
-_OPTION_LABEL = re.compile(r"^\(?[A-Z]\s?[).:]\s?(?=\S)")
-_LETTER = r"(?:(?:option|choice|letter|answer)\s)?\"?"
-_BRACKETED = re.compile(r"\(\s?([A-Za-z])\s?\)|(?<![\w(])([A-Z])\)")
-_LABELLED = re.compile(
-    r"\b(?:option|choice|point|box|label(?:l?ed)?|marked|choose|select|pick|go\swith|it(?:\sis|'s))\s\"?"
-    r"(?-i:([B-Z]|A(?!\s(?!is\b)[a-z])))\b",
-    re.IGNORECASE,
-)
-_LEADING = re.compile(rf"{_LETTER}(?:\(\s?([A-Za-z])\s?\)|([A-Z])(?:\"|[).:,]|\n|$)|([a-z])[).]?$)")
-_STATED = re.compile(
-    rf"\s?{_LETTER}\(?([A-Za-z])(?:[)\].:,;\"']|\s?$|\s?\n|\s(?:is|because|since|as|-)\b)", re.IGNORECASE
-)
-_ANSWER = re.compile(r"\b(?:answer|choice|option)(?:\s(?:is|would\sbe|should\sbe)\b\s?:?|\s?:)", re.IGNORECASE)
-_CONCLUSION = re.compile(
-    r"\b(?:therefore|thus|hence|so|overall|(?:in\s)?conclusion|based\son\s(?:this|these|the|my))\b", re.IGNORECASE
-)
-_SENTENCE = re.compile(r"(?:[^.!?\n]|(?<=\d)\.(?=\d))+(?:[.!?\n]+|$)")
-_CONCLUDED = re.compile(
-    rf"[\s,:]*(?i:{_LETTER}|it\s(?:is|must\sbe)\s)\(?([A-Z])(?:[)\].:,;\"']|\s?$|\s?\n|\s(?:is|because|since|as|-)\b)"
-)
-_FALSE_NO = r"(?!\s(?:doubt|one|other|way|problem|longer|matter|idea|clue)\b)"
-
-
+_LONGEST_WHOLE = 120  # characters of an answer that may be an opening and an option alone
 LETTER = "option letter"
 TEXT = "option text"
 
@@ -74,28 +56,34 @@ def read_choice(answer: str, options: Sequence[str]) -> Pick | None:
     Raises:
         ValueError: ``answer`` is no text, e.g. None.
     """
-    text = final_answer(plain(answer)).strip()
+    text = final_answer(unwrapped(plain(boxed_as_answer(clip(answer))))).strip()
     return _Reader(options).read(text) if options else None
+
+
+def _first_sentence(text: str) -> str:
+    found = statements.SENTENCE.search(text)
+    return found[0] if found else ""
 
 
 class _Reader:
     """The options of one question, ready to be looked for in plain text."""
 
-    def __init__(self, options: Sequence[str]) -> None:
-        self.count = len(options)
-        names = [_bare(option) for option in options]
+    def __init__(self, options: Sequence[str], index: Mapping[str, int] | None = None) -> None:
+        self.options, self.count = options, len(options)
+        names = [bare(option) for option in options]
         self.numeric = all(name.isdigit() for name in names)
-        self.index: dict[str, int] = {}
-        for index, name in enumerate(names):
-            for synonym in _SYNONYMS.get(name, (name,)) if name else ():
-                self.index.setdefault(synonym, index)
+        self.index = index_of_names(names) if index is None else index
+        self.telling = telling_words(names) if index is None else {}
+        closed = is_closed(self.index)
         # One group a name: which one matched is then known without comparing cases a second time.
         self.spelled = sorted(self.index, key=len, reverse=True)
-        self.names = re.compile("|".join(f"({_spelled(name)})" for name in self.spelled) or r"(?!)", re.IGNORECASE)
+        self.names = re.compile(
+            "|".join(f"({spelled(name, closed)})" for name in self.spelled) or r"(?!)", re.IGNORECASE
+        )
         # "It is true, is not it": what follows a yes or no does not deny it.
-        self.closed = {self._words(name) for name in self.index if name in (*_YES, *_NO)}
-        self.worded = [re.compile(rf"\s?{_spelled(name)}" if name else "", re.IGNORECASE) for name in names]
-        self.listing = _listing(names)
+        self.closed = {self._words(name) for name in self.index if closed and name in (*YES, *NO)}
+        self.worded = [re.compile(rf"\s?{spelled(name, closed)}" if name else "", re.IGNORECASE) for name in names]
+        self.listing = listing(names)
 
     def read(self, text: str) -> Pick | None:
         """The option that ``text`` picks; None where that cannot be decided."""
@@ -103,17 +91,25 @@ class _Reader:
             text = re.sub(r"[A-Za-z]+", lambda word: str(SMALL_NUMBERS.get(word[0].lower(), word[0])), text)
         if (whole := self._whole(text)) is not None:
             return whole
-        text = self.listing.sub("\n", text).strip()
-        for start, end in conclusions(text, _ANSWER):
+        if (corrected := self._self_corrected(text)) is not None:
+            return corrected
+        text = self.listing.sub("\n", text).strip(" \n?")
+        for start, end in conclusions(text, statements.ANSWER):
             if (pick := self._stated(text[start:end])) is not None:
                 return pick
-        if (pick := self._leading(text)) is not None:
+        if (pick := self._declared(text) or self._leading(text)) is not None:
             return pick
-        for start, end in conclusions(text, _CONCLUSION):
+        for start, end in conclusions(text, statements.THOUGHT):
+            if (pick := self._opening_letter(text[start:end], statements.THOUGHT_LETTER)) is not None:
+                return pick
+        for start, end in conclusions(text, statements.CONCLUSION):
             if (pick := self._concluded(text[start:end])) is not None:
                 return pick
-        sentences = _SENTENCE.findall(text)
-        return self._last_bracketed(sentences) if _BRACKETED.search(text) else self._best_sentence(sentences)
+        sentences = statements.SENTENCE.findall(statements.REPLY.sub("", text))
+        if statements.BRACKETED.search(text):
+            return self._last_bracketed(sentences)
+        pick = self._best_sentence(sentences)
+        return pick if pick or self.names.search(text) else self._quantity(text) or self._told(text)
 
     def _name(self, match: re.Match[str]) -> str:
         return self.spelled[(match.lastindex or 1) - 1]
@@ -126,40 +122,109 @@ class _Reader:
         return Pick(index, LETTER) if 0 <= index < self.count else None
 
     def _whole(self, text: str) -> Pick | None:
-        bare = _bare(text)
-        if bare in self.index:
-            return self._words(bare)
-        letter = bare.strip(" ().:")
-        return self._letter(letter) if len(letter) == 1 else None
+        said = bare(text)
+        if said in self.index:
+            return self._words(said)
+        if self.numeric and said in ("none", "there are none") and "0" in self.index:
+            return self._words("0")
+        letter = said.strip(" ().:")
+        if len(letter) == 1:
+            return self._letter(letter)
+        opening = statements.OPENING.match(text) if len(text) <= _LONGEST_WHOLE else None
+        return self._whole(text[opening.end() :]) if opening else None
+
+    def _self_corrected(self, text: str) -> Pick | None:
+        """What a short last correction says: ``Left? No, right.``; after a yes-no question ``No`` is the answer."""
+        for found in statements.CORRECTION.finditer(text, max(0, len(text) - 2 * statements.LONGEST_CORRECTION)):
+            if len(text) - found.end() <= statements.LONGEST_CORRECTION and not (found["no"] and self.closed):
+                rest = text[found.end() :].strip()
+                if rest and (pick := self.read(rest)) is not None:
+                    return pick
+        return None
+
+    def _declared(self, text: str) -> Pick | None:
+        """The one letter that is called correct."""
+        picks = {
+            self._letter(found[1])
+            for found in statements.DECLARED.finditer(text)
+            if not (found[2] and "right" in self.index)
+            and not statements.NOT_DECLARED.search(text, max(0, found.start() - 20), found.start())
+        }
+        return picks.pop() if len(picks) == 1 else None
+
+    def _quantity(self, text: str) -> Pick | None:
+        """The option that is the same length, angle or time in other words, where all options are such."""
+        if not any(character.isdigit() for option in self.options for character in option):
+            return None
+        said, values = parse_quantity(text), [parse_quantity(option) for option in self.options]
+        if said is None or None in values:
+            return None
+        same = [
+            index
+            for index, value in enumerate(values)
+            if value and value.kind == said.kind and math.isclose(value.value, said.value, rel_tol=1e-6)
+        ]
+        return Pick(same[0], TEXT) if len(same) == 1 else None
+
+    def _told(self, text: str) -> Pick | None:
+        """The one option whose telling words are said, e.g. ``left`` of ``A mug to the left of a table``."""
+        if not self.telling:
+            return None
+        reader = _Reader(self.options, self.telling)
+        text = re.sub(r"\bon\s(?=the\s(?:left|right)\b)", "to ", text, flags=re.IGNORECASE)
+        picks = {pick for sentence in statements.SENTENCE.findall(text) for pick in reader._named(sentence)}
+        return picks.pop() if len(picks) == 1 else None
 
     def _stated(self, text: str) -> Pick | None:
         """What the words after ``answer is`` pick: a letter on its own, else the first sentence that names options."""
-        return self._opening_letter(text, _STATED) or self._first_named(text)
+        return self._opening_letter(text, statements.STATED) or self._first_named(text)
 
     def _concluded(self, text: str) -> Pick | None:
         """What the words after ``therefore`` pick; a lone capital letter is enough there."""
-        return self._opening_letter(text, _CONCLUDED) or self._first_named(text)
+        return self._opening_letter(text, statements.CONCLUDED) or self._first_named(text)
 
     def _opening_letter(self, text: str, form: re.Pattern[str]) -> Pick | None:
         """The letter that ``text`` opens with, or with what it corrects that to: ``not A but B``."""
         for start, end in asserted(text):
             match = form.match(text, start)
             if match and not rejected(text, match.end(1)) and (pick := self._letter(match[1])) is not None:
-                return pick
+                return None if self._left_open(text, match.end(1), pick) else self._reworded(text, match.end(1), pick)
             if text[start:end].strip():
                 return None
         return None
 
     def _leading(self, text: str) -> Pick | None:
-        match = _LEADING.match(text)
-        if match and not self._rejected(text, match):
-            return self._letter(next(filter(None, match.groups()), None))
+        match = statements.LEADING.match(text)
+        reason = None if match else statements.REASON.match(text)
+        if reason and reason[2] and self.names.search(_first_sentence(text)):
+            reason = None  # "B is left of A" says where B is
+        found = match or reason
+        if found and not (self._rejected(text, found) or rejected(text, found.end(found.lastindex or 0))):
+            at = found.end(found.lastindex or 0)
+            pick = self._letter(found[found.lastindex or 0])
+            return None if pick is None or self._left_open(text, at, pick) else self._reworded(text, at, pick)
         match = self.names.match(text)
         name = self._name(match) if match else ""
-        return self._words(name) if name in (*_YES, *_NO) else None
+        return self._words(name) if name in (*YES, *NO) else None
+
+    def _left_open(self, text: str, end: int, pick: Pick) -> bool:
+        """Whether a letter up to ``end``, with or without its option's words, is one of several: ``(A) or (B)``."""
+        closing = re.compile(r"[).:]?").match(text, end)
+        words = self.worded[pick.index].match(text, closing.end()) if closing else None
+        return bool(
+            statements.ALTERNATIVE.match(text, end) or (words and statements.ALTERNATIVE.match(text, words.end()))
+        )
+
+    def _reworded(self, text: str, end: int, pick: Pick) -> Pick:
+        """The option whose words alone follow a letter up to ``end``; where the two disagree the words count."""
+        gap = statements.WORDS_FOLLOW.match(text, end)
+        words = self.names.match(text, gap.end()) if gap else None
+        if words is None or len(self._name(words)) == 1 or not statements.CLAUSE_END.match(text, words.end()):
+            return pick
+        return pick if self._words(self._name(words)).index == pick.index else self._words(self._name(words))
 
     def _first_named(self, text: str) -> Pick | None:
-        for sentence in _SENTENCE.findall(text):
+        for sentence in statements.SENTENCE.findall(text):
             if named := self._named(sentence):
                 return named[0] if len(set(named)) == 1 else None
         return None
@@ -189,7 +254,9 @@ class _Reader:
         return rejected(text, words.end() if words else match.end())
 
     def _bracketed(self, sentence: str, denied: bool = False) -> list[Pick]:
-        found = [match for match in _BRACKETED.finditer(sentence) if denied or not self._rejected(sentence, match)]
+        found = [
+            match for match in statements.BRACKETED.finditer(sentence) if denied or not self._rejected(sentence, match)
+        ]
         return self._first_asserted(sentence, [(match.start(), self._letter(match[1] or match[2])) for match in found])
 
     def _named(self, sentence: str, denied: bool = False) -> list[Pick]:
@@ -203,7 +270,9 @@ class _Reader:
         names = [
             (match.start(), match.end(), self._words(self._name(match))) for match in self.names.finditer(sentence)
         ]
-        labels = [(match.start(), match.end(1), self._letter(match[1])) for match in _LABELLED.finditer(sentence)]
+        labels = [
+            (match.start(), match.end(1), self._letter(match[1])) for match in statements.LABELLED.finditer(sentence)
+        ]
         for found in (names, labels):
             kept = [
                 (at, pick) for at, end, pick in found if denied or pick in self.closed or not rejected(sentence, end)
@@ -223,41 +292,3 @@ class _Reader:
             if picks := [pick for at, pick in found if start <= at <= end and pick is not None]:
                 return picks
         return []
-
-
-def _key(text: str) -> str:
-    return re.sub(r"[\s\"']+", " ", text).strip().lower()
-
-
-def _bare(text: str) -> str:
-    """An option or answer without its label, article, quotation marks and closing punctuation, in lower case."""
-    text = plain(text).strip()
-    text = _OPTION_LABEL.sub("", text, count=1)
-    text = re.sub(r"^(?:the|an?)\s(?=\S)", "", text, count=1, flags=re.IGNORECASE)
-    return _key(text.strip(" \t\n\"'.,!;:"))
-
-
-def _spelled(name: str) -> str:
-    """Pattern of an option in running text; a lone yes or no must be a clause of its own, or open the answer."""
-    words = r"[\s\"']+".join(map(re.escape, name.split(" ")))
-    if len(name) == 1 and name.isascii() and name.isalpha():
-        return rf"(?<!\w)(?-i:{name.upper()})(?!\w|'|\s(?!is\b)[a-z])"  # "A cup" opens with an article
-    if not name.isascii():
-        return words
-    if name in (*_YES, *_NO):
-        opened = r"(?:(?<=[.!?:;,(\n])|(?<=[.!?:;,(\n]\s)|(?<=\bis\s))"
-        return rf"(?:^{words}\b{_FALSE_NO}|{opened}{words}(?=\s?(?:[.,!;:)\n]|$)))"
-    return rf"(?<!\w)(?<!\d\.){words}(?!\w|\.\d)"
-
-
-def _listing(names: list[str]) -> re.Pattern[str]:
-    """Pattern of all options in their order, with or without letters: a repetition of the question, not an answer."""
-    if len(names) < 2:
-        return re.compile(r"(?!)")
-    items = []
-    for index, name in enumerate(names):
-        words = r"(?:the\s)?" + r"\s".join(map(re.escape, name.split(" ")))
-        label = rf"\(?{chr(ord('A') + index)}[).:]" if index < 26 else "(?!)"
-        items.append(rf"(?:{label}\s?(?:{words})?|(?<!\w){words})")
-    gap = r"[\s,;/.:-]{0,4}(?:(?:or|and)\s)?"
-    return re.compile(rf"(?<!\bnot\s)(?<!\bnot\s\()(?:{gap.join(items)})(?!\w)", re.IGNORECASE)

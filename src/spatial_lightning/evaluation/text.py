@@ -33,6 +33,7 @@ _TYPOGRAPHY = str.maketrans(
     }
 )
 _TEX_GROUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit|boxed)\s*\{([^{}]*)\}")
+_TEX_DEGREE = re.compile(r"\^\s?\{?\s?\\circ\b\s?\}?|\\degrees?\b")
 _TEX_SPACE = re.compile(r"\\[,;:! ]|~")
 _MARKDOWN = re.compile(r"\*+|`+|\$+|(?<!\w)_+|_+(?!\w)")
 _SPACES = re.compile(r"[^\S\n]+")
@@ -76,7 +77,7 @@ def plain(text: str) -> str:
     """
     text = "".join(_spelled(character) for character in clip(text))
     text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY).replace("\u2044", "/")
-    text = _TEX_GROUP.sub(r"\1", _TEX_SPACE.sub(" ", text))
+    text = _TEX_GROUP.sub(r"\1", _TEX_SPACE.sub(" ", _TEX_DEGREE.sub("°", text)))
     return _BREAKS.sub("\n\n", _SPACES.sub(" ", _NEGATED.sub(" not", _MARKDOWN.sub("", text))))
 
 
@@ -101,6 +102,8 @@ def conclusions(text: str, cue: re.Pattern[str]) -> Iterator[tuple[int, int]]:
 def _spelled(character: str) -> str:
     if character == "″":
         return '"'
+    if character in "º˚":  # an ordinal mark and a ring written for a degree sign
+        return "°"
     category = unicodedata.category(character)
     if category in ("Co", "Cs", "Cf") or (category == "Cc" and character not in "\n\t\r"):
         return ""
