@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from endpoint import Endpoint
-from endpoint import said as reply
+from evaluations import ROWS, SMALL, evaluation, procedural, quiet, read_run, vsr_captions
 from omegaconf import OmegaConf
-from PIL import Image
 from small_runs import small
 
 from spatial_lightning.backbones import Backbone
-from spatial_lightning.evaluation import summarise
 from spatial_lightning.evaluation.protocols import Protocol
 from spatial_lightning.records import BadRows, Question, RecordError
-from spatial_lightning.runs.answering import said
 from spatial_lightning.runs.benchmarks import Benchmark, Opened
 from spatial_lightning.runs.build import build
 from spatial_lightning.runs.checkpoints import checkpoint_of
@@ -31,59 +26,12 @@ from spatial_lightning.runs.evaluated import load_evaluated
 from spatial_lightning.runs.evaluating import evaluate_benchmark
 from spatial_lightning.runs.export import export_run
 from spatial_lightning.runs.lmms import LmmsTasks, command_of, read_results
-from spatial_lightning.runs.predictions import PREDICTIONS, Journal, read_predictions
+from spatial_lightning.runs.predictions import PREDICTIONS, Journal
 from spatial_lightning.runs.training import train
-
-SMALL = ("benchmark.scenes.images=3", "benchmark.scenes.per_image=3", "benchmark.scenes.reasoned_per_image=1")
-ROWS = [
-    {"image": "a.png", "caption": "The cat is on the mat.", "label": 1, "relation": "on"},
-    {"image": "a.png", "caption": "The cat is under the mat.", "label": 0, "relation": "under"},
-    {"image": "b.png", "caption": "The dog is on the bed.", "label": 1, "relation": "on"},
-    {"image": "b.png", "caption": "The dog is next to the bed.", "label": 0, "relation": "next to"},
-]
-
-
-def _config(place: Path, *overrides: str) -> Any:
-    own = [f"outputs={place / 'outputs'}", f"cache={place / 'cache'}", "logger.wandb=off", "device=cpu", "batch_size=4"]
-    return compose_run([*own, "max_new_tokens=4", *overrides], "evaluate")
-
-
-def _procedural(place: Path, *overrides: str) -> Any:
-    return _config(place, "benchmark=procedural", *SMALL, *overrides)
-
-
-def _quiet(_: str) -> None: ...
-
-
-def _read(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    rows = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
-    return json.loads((run / "summary.json").read_text()), rows
-
-
-@pytest.fixture(scope="module")
-def scored(place: Path, finished: Path) -> Path:
-    """Directory of an evaluation of a small training run."""
-    fresh = place / "outputs" / "evaluate" / "procedural_default" / "first"
-    return evaluate_benchmark(_procedural(place, f"checkpoint={finished}"), fresh, _quiet)
-
-
-@pytest.fixture
-def vsr(tmp_path: Path) -> Path:
-    """A file of four captions about two pictures."""
-    for name in ("a.png", "b.png"):
-        Image.new("RGB", (64, 48), "red" if name == "a.png" else "blue").save(tmp_path / name)
-    path = tmp_path / "dev.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return path
-
-
-def _vsr(place: Path, path: Path, *overrides: str) -> Any:
-    own = ["benchmark=vsr_random", f"benchmark.reader.path={path}", "benchmark.reader.folders=false"]
-    return _config(place, *own, "benchmark.rows=null", *overrides)
 
 
 def test_an_evaluation_leaves_answers_scores_and_what_was_asked(scored: Path, finished: Path) -> None:
-    summary, rows = _read(scored)
+    summary, rows = read_run(scored)
     assert len(rows) == summary["benchmark_version"]["rows"] * 4 == 12
     stored = Journal(scored / PREDICTIONS).answers
     assert stored == {row["id"]: row["answers"]["answer"] for row in rows}
@@ -107,9 +55,9 @@ def test_the_trained_weights_answer(place: Path, finished: Path) -> None:
     if not export.exists():
         export_run(finished, export)
     given = [finished, checkpoint_of(finished), export]
-    loaded = [load_evaluated(_procedural(place, f"checkpoint='{path}'")) for path in given]
+    loaded = [load_evaluated(procedural(place, f"checkpoint='{path}'")) for path in given]
     states = [evaluated.backbone.model.state_dict() for evaluated in loaded]
-    fresh = load_evaluated(_procedural(place, "backbone=tiny", "backbone.weights=random")).backbone.model.state_dict()
+    fresh = load_evaluated(procedural(place, "backbone=tiny", "backbone.weights=random")).backbone.model.state_dict()
     for state in states[1:]:
         assert all(torch.equal(state[name], states[0][name]) for name in states[0])
     assert any(not torch.equal(fresh[name], states[0][name]) for name in states[0])
@@ -119,18 +67,18 @@ def test_the_trained_weights_answer(place: Path, finished: Path) -> None:
 def test_adapters_and_the_system_turn_of_a_run_are_its_own(place: Path, tmp_path: Path) -> None:
     overrides = ["towers=lora", "towers.language.rank=2", "data.module.system=Be brief.", "optimization.lr=0.05"]
     run = train(compose_run(small(place, *overrides)), tmp_path / "run")
-    evaluated = load_evaluated(_procedural(place, f"checkpoint={run}"))
+    evaluated = load_evaluated(procedural(place, f"checkpoint={run}"))
     assert evaluated.system == "Be brief."
     assert list(evaluated.backbone.adapters)
     assert any(float(value.detach().abs().sum()) > 0 for _, value in evaluated.backbone.adapter_parameters())
-    assert load_evaluated(_procedural(place, f"checkpoint={run}", "system=''")).system is None
+    assert load_evaluated(procedural(place, f"checkpoint={run}", "system=''")).system is None
 
 
 def test_a_killed_run_goes_on_and_ends_as_one_that_was_not_killed(
     place: Path, scored: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after the first batch, with half a line behind it."""
-    config = _procedural(place, f"checkpoint={finished}", f"outputs={tmp_path}")
+    config = procedural(place, f"checkpoint={finished}", f"outputs={tmp_path}")
     folder = tmp_path / "evaluate" / "procedural_default"
     generated: list[int] = []
     generate = Backbone.generate
@@ -143,7 +91,7 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not_killed(
 
     monkeypatch.setattr(Backbone, "generate", dies)
     with pytest.raises(KeyboardInterrupt):
-        evaluate_benchmark(config, folder / "killed", _quiet)
+        evaluate_benchmark(config, folder / "killed", quiet)
     with (folder / "killed" / PREDICTIONS).open("a") as file:
         file.write('{"id": "half a li')
 
@@ -160,10 +108,10 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not_killed(
     assert not fresh.exists()
     assert any("4 of 12 answers are there" in text for text in heard)
     assert any("12/12 answers (100 %)" in text for text in heard)
-    assert _read(folder / "killed")[1] == _read(scored)[1]
+    assert read_run(folder / "killed")[1] == read_run(scored)[1]
     assert "from before the run was stopped" in (folder / "killed" / "report.md").read_text()
     # Finished ones are not gone on with: the same command is a new run.
-    assert evaluate_benchmark(config, fresh, _quiet) == fresh
+    assert evaluate_benchmark(config, fresh, quiet) == fresh
 
 
 @pytest.mark.parametrize(
@@ -178,10 +126,10 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not_killed(
 )
 def test_another_content_does_not_go_on(place: Path, scored: Path, finished: Path, override: str, named: str) -> None:
     other = ["backbone=tiny", "backbone.weights=random"] if override.startswith("checkpoint") else []
-    config = _procedural(place, f"checkpoint={finished}", f"run={scored}", *other, override)
+    config = procedural(place, f"checkpoint={finished}", f"run={scored}", *other, override)
     before = (scored / PREDICTIONS).read_bytes()
     with pytest.raises(ConfigError, match="holds answers to something else") as refused:
-        evaluate_benchmark(config, scored.parent / "never", _quiet)
+        evaluate_benchmark(config, scored.parent / "never", quiet)
     assert named in str(refused.value)
     assert (scored / PREDICTIONS).read_bytes() == before
 
@@ -199,16 +147,16 @@ def test_a_checkpoint_of_something_else_is_refused(
 ) -> None:
     random = () if "backbone.weights=pretrained" in overrides else ("backbone.weights=random",)
     with pytest.raises(ConfigError, match="is not what backbone=... asks for") as refused:
-        load_evaluated(_procedural(place, f"checkpoint={finished}", *overrides, *random))
+        load_evaluated(procedural(place, f"checkpoint={finished}", *overrides, *random))
     assert named in str(refused.value)
 
 
 def test_an_export_of_something_else_is_refused(place: Path, finished: Path, tmp_path: Path) -> None:
     export = export_run(finished, tmp_path / "export")
     own = [f"checkpoint={export}", "backbone=tiny"]
-    assert load_evaluated(_procedural(place, *own)).exported == export
+    assert load_evaluated(procedural(place, *own)).exported == export
     with pytest.raises(ConfigError, match="pixel limits: "):
-        load_evaluated(_procedural(place, *own, "backbone.max_pixels=8192"))
+        load_evaluated(procedural(place, *own, "backbone.max_pixels=8192"))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +180,7 @@ def test_an_export_of_something_else_is_refused(place: Path, finished: Path, tmp
 )
 def test_what_cannot_be_is_refused_in_words(place: Path, overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        evaluate_benchmark(_config(place, *overrides), place / "never", _quiet)
+        evaluate_benchmark(evaluation(place, *overrides), place / "never", quiet)
 
 
 @pytest.mark.parametrize(
@@ -254,8 +202,8 @@ def test_no_training_sees_the_procedural_benchmark(place: Path, tmp_path: Path) 
     """The same twice, other for another difficulty, and of scenes that differ from those of a corpus with the same seed."""
 
     def open_benchmark(*overrides: str, cache: Path) -> Any:
-        benchmark = build(_procedural(place, *overrides).benchmark)
-        return benchmark.open(cache, max_bad_fraction=0.0, say=_quiet)
+        benchmark = build(procedural(place, *overrides).benchmark)
+        return benchmark.open(cache, max_bad_fraction=0.0, say=quiet)
 
     first, again = (open_benchmark(cache=tmp_path / name) for name in ("one", "two"))
     hard = open_benchmark("benchmark.scenes.difficulty=hard", cache=tmp_path / "one")
@@ -271,18 +219,18 @@ def test_no_training_sees_the_procedural_benchmark(place: Path, tmp_path: Path) 
 
 def test_clevr_scenes_are_asked_about(place: Path, shared_data: Path, tmp_path: Path) -> None:
     root = f"benchmark.scenes.root={shared_data / 'clevr'}"
-    config = _config(
+    config = evaluation(
         place, "benchmark=clevr", root, "benchmark.scenes.images=2", "benchmark.scenes.reasoned_per_image=0"
     )
-    opened = build(config.benchmark).open(tmp_path, max_bad_fraction=0.0, say=_quiet)
+    opened = build(config.benchmark).open(tmp_path, max_bad_fraction=0.0, say=quiet)
     assert len({images for images, _ in opened.asked}) == 2
     assert all(path.is_file() and "val" in path.name for images, _ in opened.asked for path in images)
 
 
 def test_a_glob_has_the_hash_of_its_files(place: Path, vsr: Path, tmp_path: Path) -> None:
     def digest(path: Path) -> str:
-        config = _vsr(place, path, f"benchmark.reader.images={tmp_path}")
-        return build(config.benchmark).open(tmp_path / "cache", max_bad_fraction=0.0, say=_quiet).version["digest"]
+        config = vsr_captions(place, path, f"benchmark.reader.images={tmp_path}")
+        return build(config.benchmark).open(tmp_path / "cache", max_bad_fraction=0.0, say=quiet).version["digest"]
 
     one = digest(vsr)
     assert digest(vsr.with_name("d*.jsonl")) == one
@@ -293,12 +241,12 @@ def test_a_glob_has_the_hash_of_its_files(place: Path, vsr: Path, tmp_path: Path
 def test_a_published_file_is_checked_and_missing_pictures_can_be_drawn(place: Path, vsr: Path, tmp_path: Path) -> None:
     (tmp_path / "b.png").unlink()
     with pytest.raises(RecordError, match=r"2 of 4 rows cannot be used, max_bad_fraction allows 0:\n  .*dev.jsonl:3"):
-        evaluate_benchmark(_vsr(place, vsr, "backbone=tiny"), tmp_path / "refused", _quiet)
+        evaluate_benchmark(vsr_captions(place, vsr, "backbone=tiny"), tmp_path / "refused", quiet)
     heard: list[str] = []
     overrides = ["backbone=tiny", "backbone.weights=random", "placeholders=true", "benchmark.rows=2195"]
-    config = _vsr(place, vsr, *overrides, f"benchmark.digest={'0' * 32}")
+    config = vsr_captions(place, vsr, *overrides, f"benchmark.digest={'0' * 32}")
     run = evaluate_benchmark(config, tmp_path / "run", heard.append)
-    summary, rows = _read(run)
+    summary, rows = read_run(run)
     assert summary["placeholders"] is True
     assert summary["benchmark_version"]["placeholders"] == 1
     said_of = "\n".join(summary["benchmark_version"]["warnings"])
@@ -313,15 +261,15 @@ def test_a_published_file_is_checked_and_missing_pictures_can_be_drawn(place: Pa
     assert "Pictures are placeholders" in report
     assert [Path(row["images"][0]).is_file() for row in rows] == [True] * 4
     without = evaluate_benchmark(
-        _vsr(place, vsr, *overrides[:2], "max_bad_fraction=0.5"), tmp_path / "half", heard.append
+        vsr_captions(place, vsr, *overrides[:2], "max_bad_fraction=0.5"), tmp_path / "half", heard.append
     )
-    assert len(_read(without)[1]) == 2
+    assert len(read_run(without)[1]) == 2
 
 
 def test_a_limit_asks_evenly_and_says_so(place: Path, vsr: Path, tmp_path: Path) -> None:
-    config = _vsr(place, vsr, "backbone=tiny", "backbone.weights=random", "limit=2")
+    config = vsr_captions(place, vsr, "backbone=tiny", "backbone.weights=random", "limit=2")
     heard: list[str] = []
-    summary, rows = _read(evaluate_benchmark(config, tmp_path / "run", heard.append))
+    summary, rows = read_run(evaluate_benchmark(config, tmp_path / "run", heard.append))
     assert "warning: only 2 of 4 questions were asked" in heard
     assert [row["id"] for row in rows] == ["dev/0", "dev/2"]
     assert "only 2 of 4 questions were asked" in summary["benchmark_version"]["warnings"]
@@ -330,8 +278,8 @@ def test_a_limit_asks_evenly_and_says_so(place: Path, vsr: Path, tmp_path: Path)
 def test_a_limit_takes_the_answers_to_its_questions_out_of_all(place: Path, vsr: Path, tmp_path: Path) -> None:
     path = tmp_path / "answers.json"
     path.write_text(json.dumps({f"dev/{index}": row["caption"] for index, row in enumerate(ROWS)}))
-    run = evaluate_benchmark(_vsr(place, vsr, f"predictions={path}", "limit=2"), tmp_path / "run", _quiet)
-    summary, rows = _read(run)
+    run = evaluate_benchmark(vsr_captions(place, vsr, f"predictions={path}", "limit=2"), tmp_path / "run", quiet)
+    summary, rows = read_run(run)
     assert [row["answers"]["answer"] for row in rows] == [ROWS[0]["caption"], ROWS[2]["caption"]]
     assert summary["unused"] == {}
 
@@ -341,109 +289,6 @@ def test_a_limit_warns_of_incomplete_groups() -> None:
     opened = Opened(asked, [question for _, question in asked], BadRows(), {"warnings": []})
     assert "may be incomplete" in opened.at_most(2).version["warnings"][1]
     assert opened.at_most(4).version["warnings"] == []
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda path, rows: path.with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows)),
-        lambda path, rows: path.with_suffix(".json").write_text(json.dumps(rows)),
-        lambda path, rows: path.with_suffix(".json").write_text(
-            json.dumps({r["question_id"]: r["pred"] for r in rows})
-        ),
-        lambda path, rows: path.with_suffix(".csv").write_text(
-            "question_id,pred\n" + "".join(f"{row['question_id']},{row['pred']}\n" for row in rows)
-        ),
-    ],
-)
-def test_stored_answers_are_scored_without_a_model(
-    place: Path, vsr: Path, tmp_path: Path, write: Callable[[Path, list[dict[str, str]]], int]
-) -> None:
-    answers = ["true", "true", "the answer is true", "a cat"]
-    write(tmp_path / "answers", [{"question_id": f"dev/{i}", "pred": text} for i, text in enumerate(answers)])
-    (path,) = tmp_path.glob("answers.*")
-    run = evaluate_benchmark(_vsr(place, vsr, f"predictions={path}"), tmp_path / "run", _quiet)
-    summary, rows = _read(run)
-    assert [row["answers"]["answer"] for row in rows] == answers
-    assert [row["correct"]["answer"] for row in rows] == [True, False, True, False]
-    assert summary["metrics"]["accuracy"] == 0.5
-    assert summary["metrics"]["unparsed"] == 0.25
-    assert summary["checkpoint"] is summary["backbone"] is None
-
-
-def test_half_a_character_in_an_answer_is_kept(place: Path, vsr: Path, tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    path.write_text("".join(json.dumps({"id": f"dev/{i}", "answer": "true \ud800 é"}) + "\n" for i in range(4)))
-    run = evaluate_benchmark(_vsr(place, vsr, f"predictions={path}"), tmp_path / "run", _quiet)
-    assert {row["answers"]["answer"] for row in _read(run)[1]} == {"true \ud800 é"}
-    assert set(Journal(run / PREDICTIONS).answers.values()) == {"true \ud800 é"}
-
-
-def test_a_judge_decides_what_rules_cannot_read(place: Path, vsr: Path, tmp_path: Path, endpoint: Endpoint) -> None:
-    endpoint.replies = [reply('{"match": 1}')]
-    answers = ["true", "true", "mu", "perhaps not"]
-    rows = [{"id": f"dev/{i}", "answer": text} for i, text in enumerate(answers)]
-    path = tmp_path / "answers.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    judge = ("judge=chat", f"judge.base_url={endpoint.url}", "judge.model=any", f"judge.cache={tmp_path / 'judge'}")
-    for attempt in range(2):
-        config = _vsr(place, vsr, f"predictions={path}", *judge)
-        summary, samples = _read(evaluate_benchmark(config, tmp_path / f"run{attempt}", _quiet))
-        assert [row["rules"]["answer"] for row in samples][2:] == ["judge", "judge"]
-        assert [row["correct"]["answer"] for row in samples] == [True, False, True, True]
-        assert summary["metrics"]["judged"] == 0.5
-        assert summary["judge"] == "any"
-    assert len(endpoint.asked) == 2, "kept answers are not asked for again"
-
-
-def test_bad_stored_answers_are_counted_listed_and_refused(place: Path, vsr: Path, tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    lines = [
-        '{"id": "dev/0", "answer": "true"}',
-        '{"id": "dev/9", "answer": "true"}',
-        '{"id": "dev/0", "answer": "false"}',
-    ]
-    path.write_text("\n".join([*lines, '{"id": "dev/1", "answer": [3]}', "not json", '{"answer": "true"}']) + "\n")
-    with pytest.raises(RecordError) as refused:
-        evaluate_benchmark(_vsr(place, vsr, f"predictions={path}"), tmp_path / "run", _quiet)
-    for text in (
-        f"{path}:2: id 'dev/9' is no question of the benchmark, whose ids look like 'dev/0'",
-        f"{path}:3: id 'dev/0' occurs twice",
-        f"{path}:4: id 'dev/1' has an answer that is no text ([3])",
-        f"{path}:5",
-        f"{path}:6: has no id",
-        "raise max_bad_fraction",
-        "missing answer: 3",
-    ):
-        assert text in str(refused.value)
-    config = _vsr(place, vsr, f"predictions={path}", "max_bad_fraction=1")
-    summary, rows = _read(evaluate_benchmark(config, tmp_path / "run", _quiet))
-    assert [row["answers"]["answer"] for row in rows] == ["true", "", "", ""]
-    assert summary["metrics"]["unparsed"] == 0.75
-    assert summary["unused"]["missing answer"] == 3
-
-
-def test_answers_of_a_run_score_the_same_again(place: Path, scored: Path, tmp_path: Path) -> None:
-    config = _procedural(place, f"predictions={scored / PREDICTIONS}")
-    again = _read(evaluate_benchmark(config, tmp_path / "again", _quiet))
-    first = _read(scored)
-    assert again[1] == first[1]
-    assert again[0]["metrics"] == first[0]["metrics"]
-    opened = build(config.benchmark).open(place / "cache", max_bad_fraction=0.0, say=_quiet)
-    texts = [said(row["answers"]["answer"]) for row in first[1]]
-    assert summarise(opened.scored, texts).metrics() == first[0]["metrics"]
-
-
-def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / PREDICTIONS
-    path.write_text('{"id": "a", "answer": "yes"}\nnonsense\n{"id": "b", "answer": "no"}\n')
-    with pytest.raises(ConfigError, match=r"predictions.jsonl:2 is no answer"):
-        Journal(path)
-    path.write_text('{"id": "a", "answer": "yes\\u2028"}\n{"id": "b"')
-    journal = Journal(path)
-    journal.append(["b"], ["no\nno"])
-    assert Journal(path).answers == {"a": "yes\u2028", "b": "no\nno"}
-    assert read_predictions(path, ["a", "b"], 0.0)[0] == {"a": "yes\u2028", "b": "no\nno"}
 
 
 BENCHMARKS = sorted(path.stem for path in (CONF / "benchmark").glob("*.yaml"))
@@ -496,8 +341,8 @@ def test_general_benchmarks_run_as_a_subprocess(place: Path, finished: Path, tmp
         "(folder / 'seen.json').write_text(json.dumps([given.model, model, given.limit]))\n"
     )
     own = ["benchmark=lmms", "benchmark.tasks=[mmmu_val,pope]", f"benchmark.program=[{sys.executable},{program}]"]
-    config = _config(place, f"checkpoint={finished}", *own, "limit=3")
-    run = evaluate_benchmark(config, tmp_path / "run", _quiet)
+    config = evaluation(place, f"checkpoint={finished}", *own, "limit=3")
+    run = evaluate_benchmark(config, tmp_path / "run", quiet)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["metrics"] == {"mmmu_val/acc": 0.25, "pope/acc": 0.25}
     assert summary["experiment"] == "fdpo_vit_unfrozen"
@@ -508,16 +353,16 @@ def test_general_benchmarks_run_as_a_subprocess(place: Path, finished: Path, tmp
 
 
 def test_lmms_eval_that_fails_is_an_error_in_words(place: Path, tmp_path: Path) -> None:
-    evaluated = load_evaluated(_config(place, "backbone=tiny", "backbone.weights=random"))
+    evaluated = load_evaluated(evaluation(place, "backbone=tiny", "backbone.weights=random"))
     tasks = LmmsTasks(tasks=["pope"], program=["lmms"])
     with pytest.raises(ConfigError, match="cuts its arguments at commas"):
         command_of(tasks, evaluated, Path("/a,b"), tmp_path, None)
     with pytest.raises(ConfigError, match=r"left no \*results.json"):
         read_results(tmp_path)
-    config = _config(place, "backbone=tiny", "backbone.weights=random", "benchmark=lmms", "benchmark.tasks=[pope]")
+    config = evaluation(place, "backbone=tiny", "backbone.weights=random", "benchmark=lmms", "benchmark.tasks=[pope]")
     config.benchmark.program = [sys.executable, "-c", "raise SystemExit(3)"]
     with pytest.raises(ConfigError, match="exit code 3"):
-        evaluate_benchmark(config, tmp_path / "run", _quiet)
+        evaluate_benchmark(config, tmp_path / "run", quiet)
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
@@ -542,6 +387,6 @@ def test_the_command_line_says_where_the_run_is(place: Path, vsr: Path, tmp_path
     *_, last = ended.stdout.strip().splitlines()
     run = Path(last.removeprefix("run directory: "))
     assert run.parent == tmp_path / "out" / "evaluate" / "vsr_random"
-    assert _read(run)[0]["metrics"]["accuracy"] == 0.5
+    assert read_run(run)[0]["metrics"]["accuracy"] == 0.5
     assert "4 rows, the published file of vsr_random has 2195" in ended.stdout
     assert not list(run.glob("*.log"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluations import quiet
 from small_runs import small
 
 from spatial_lightning.backbones import Backbone
@@ -26,9 +27,6 @@ def _config(place: Path, *overrides: str) -> Any:
     return compose_run([*SMALL, f"outputs={place / 'outputs'}", f"cache={place / 'cache'}", *overrides], "synthesize")
 
 
-def _quiet(_: str) -> None: ...
-
-
 def _pairs(run: Path, split: str = "train") -> list[PreferencePair]:
     bad = BadRows()
     pairs = list(read_records(run / f"{split}.jsonl", PreferencePair, bad))
@@ -38,7 +36,7 @@ def _pairs(run: Path, split: str = "train") -> list[PreferencePair]:
 
 @pytest.fixture(scope="module")
 def made(place: Path) -> Path:
-    return synthesize(_config(place), place / "outputs" / "synthesize" / "made", _quiet)
+    return synthesize(_config(place), place / "outputs" / "synthesize" / "made", quiet)
 
 
 def test_the_best_response_of_the_policy_is_preferred_to_its_worst(made: Path) -> None:
@@ -88,18 +86,18 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not_killed(
     run = tmp_path / "run"
     monkeypatch.setattr(Backbone, "generate", dies)
     with pytest.raises(KeyboardInterrupt):
-        synthesize(_config(place, f"run={run}"), tmp_path / "fresh", _quiet)
+        synthesize(_config(place, f"run={run}"), tmp_path / "fresh", quiet)
     path = run / PREDICTIONS
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:16]) + lines[16][:20])
-    assert synthesize(_config(place, f"run={run}"), tmp_path / "fresh", _quiet) == run
+    assert synthesize(_config(place, f"run={run}"), tmp_path / "fresh", quiet) == run
     for name in ("train.jsonl", "val.jsonl", RESPONSES):
         assert (run / name).read_bytes() == (made / name).read_bytes()
 
 
 def test_pairs_of_something_else_are_not_overwritten(made: Path, place: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="temperature: 0.9 there, 0.5 now"):
-        synthesize(_config(place, f"run={made}", "temperature=0.5"), tmp_path / "fresh", _quiet)
+        synthesize(_config(place, f"run={made}", "temperature=0.5"), tmp_path / "fresh", quiet)
 
 
 @pytest.mark.parametrize(
@@ -115,14 +113,14 @@ def test_pairs_of_something_else_are_not_overwritten(made: Path, place: Path, tm
 )
 def test_what_cannot_give_pairs_is_refused(place: Path, tmp_path: Path, overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        synthesize(_config(place, *overrides), tmp_path / "fresh", _quiet)
+        synthesize(_config(place, *overrides), tmp_path / "fresh", quiet)
     assert not (tmp_path / "fresh").exists()
 
 
 def test_a_policy_whose_responses_are_all_worth_nothing_gives_no_pairs(place: Path, tmp_path: Path) -> None:
     config = _config(place, "max_new_tokens=1", f"run={tmp_path / 'run'}")
     with pytest.raises(RecordError, match="raise the temperature"):
-        synthesize(config, tmp_path / "fresh", _quiet)
+        synthesize(config, tmp_path / "fresh", quiet)
 
 
 def test_the_command_line_says_how_to_train_on_the_pairs(made: Path, place: Path) -> None:

@@ -20,7 +20,6 @@ from spatial_lightning.records import (
     BadRows,
     ImageQuestions,
     PreferencePair,
-    Question,
     RecordError,
     Response,
     read_records,
@@ -40,7 +39,7 @@ from spatial_lightning.runs.unfinished import claim, leave
 from spatial_lightning.synthesis.facts import SceneFacts, measure
 from spatial_lightning.synthesis.grammar import parse_response
 from spatial_lightning.synthesis.ranking import best_against_worst, total
-from spatial_lightning.synthesis.rewards import is_right, scored_response
+from spatial_lightning.synthesis.rewards import concludes_right, scored_response
 
 RESPONSES = "responses.jsonl"
 
@@ -223,7 +222,7 @@ def _write_pairs(
         for (images, question), texts in zip(asked, responses, strict=True):
             facts = scenes[images[0].resolve()]
             scored = {text: scored_response(text, question, facts) for text in texts if text.strip()}
-            right = {text: _is_right(text, question) for text in texts}
+            right = {text: concludes_right(parse_response(text), question) for text in texts}
             rewards = {text: total(scored[text]) if text in scored else 0.0 for text in texts}
             pair = best_against_worst(question.id, _beside(path, images), question, list(scored.values()))
             made.questions += 1
@@ -247,11 +246,6 @@ def _write_pairs(
             "temperature or the number of responses, or take a policy that has learned the format"
         )
     return made
-
-
-def _is_right(text: str, question: Question) -> bool:
-    final = parse_response(text).final
-    return final is not None and is_right(final, question)
 
 
 def _rewards(response: Response | None) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def score_response(text: str, scene: Scene | SceneFacts, question: Question, *, 
         factual_consistency=_mean([e.value for e in reasoned]),
         logical_coherence=coherence(parsed),
         rule_application=rule_application(parsed.reasoning, question.kind, asked, facts),
-        conclusion_validity=float(parsed.final is not None and is_right(parsed.final, question)),
+        conclusion_validity=float(concludes_right(parsed, question)),
         spatial_description=spatial_reward(described, aggregate=aggregate),
         spatial_reasoning=spatial_reward(reasoned, aggregate=aggregate),
     )
@@ -135,6 +135,11 @@ def scored_response(text: str, question: Question, scene: Scene | SceneFacts, *,
     rewards = score_response(text, scene, question, aggregate=aggregate)
     by_name = {DESCRIPTION: rewards.description, REASONING: rewards.reasoning}
     return Response(text, tuple(Segment(s.name, s.start, s.end, by_name[s.name]) for s in segments(text)))
+
+
+def concludes_right(parsed: Parsed, question: Question) -> bool:
+    """Whether a response has a final answer, and the right one."""
+    return parsed.final is not None and is_right(parsed.final, question)
 
 
 def is_right(final: str, question: Question) -> bool:
